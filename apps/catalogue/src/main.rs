@@ -1,0 +1,2 @@
+//! The catalogue program of the demo.
+fn main() {}

@@ -1,0 +1,16 @@
+//! The network of RUM, in three layers: `wire` (packet views), `rpc` (a reliable request/response
+//! endpoint without I/O and without a clock) and `port` (packet interfaces). `fabric` joins them for a
+//! client: one session with every slave, over one port or several.
+#![deny(unsafe_code)]
+
+pub mod fabric;
+pub mod port;
+pub mod rpc;
+pub mod wire;
+
+/// Bytes in a page: the unit of transfer and of checksums.
+pub const PAGE_BYTES: usize = 4096;
+/// Pages in an extent: the unit of reservation, ownership and reclaim (1 MiB).
+pub const EXTENT_PAGES: usize = 256;
+/// Bytes in an extent.
+pub const EXTENT_BYTES: usize = EXTENT_PAGES * PAGE_BYTES;

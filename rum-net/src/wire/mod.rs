@@ -1,0 +1,2 @@
+//! Wire formats: zero-copy packet views and validated representations.
+pub mod message;

@@ -1,0 +1,2 @@
+//! The page server of RUM.
+#![forbid(unsafe_code)]

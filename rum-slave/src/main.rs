@@ -1,0 +1,3 @@
+//! Starts a slave.
+#![forbid(unsafe_code)]
+fn main() {}
