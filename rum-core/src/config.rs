@@ -1,10 +1,21 @@
-//! What a client is told from outside: machines.csv and the environment.
+//! What a client is told from outside: the environment, and through it machines.csv.
 
-use std::path::Path;
+mod machines;
+
+use std::{
+    env,
+    ffi::OsString,
+    path::{Path, PathBuf},
+};
 
 use rum_net::port::{MacAddr, spec::PortSpec};
 
 use crate::fault::EngineKind;
+
+pub use machines::parse_machines;
+
+/// The least local budget in bytes: one instruction may touch several pages at once, and each running thread needs its own.
+pub const MIN_LOCAL_BUDGET_BYTES: u64 = 64 << 10;
 
 /// A slave, as a line of machines.csv names it: `ip,mac[,link[,name[,memory]]]`.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -74,12 +85,193 @@ pub enum ConfigError {
 
 impl Config {
     /// Reads `machines`, or the file that `RUM_MACHINES` names, and `RUM_LOCAL_BUDGET`, `RUM_FAULT_ENGINE`, `RUM_PORT`.
-    pub fn from_env(_machines: Option<&Path>) -> Result<Self, ConfigError> {
-        todo!()
+    ///
+    /// Without `RUM_LOCAL_BUDGET` the budget is half of the memory that is available now.
+    pub fn from_env(machines: Option<&Path>) -> Result<Self, ConfigError> {
+        Self::from_variables(machines, &|name| env::var_os(name))
+    }
+
+    fn from_variables(
+        machines: Option<&Path>,
+        variable: &dyn Fn(&str) -> Option<OsString>,
+    ) -> Result<Self, ConfigError> {
+        let path = match machines {
+            Some(path) => path.to_owned(),
+            None => PathBuf::from(variable("RUM_MACHINES").filter(|v| !v.is_empty()).ok_or(ConfigError::NoMachines)?),
+        };
+        let default_link = parsed(variable, "RUM_PORT", "a port such as af_packet:eth1", |text| text.parse().ok())?;
+        let engine = parsed(variable, "RUM_FAULT_ENGINE", "uffd-thread, uffd-inline or sigsegv", |t| t.parse().ok())?;
+        let budget = parsed(variable, "RUM_LOCAL_BUDGET", "a size of 64K or more, such as 64M or 1.5G", |text| {
+            parse_bytes(text).filter(|bytes| *bytes >= MIN_LOCAL_BUDGET_BYTES)
+        })?;
+        let machines = read_machines(&path, default_link.as_ref())?;
+        Ok(Self { machines, local_budget_bytes: budget.unwrap_or_else(default_budget_bytes), engine })
     }
 }
 
-/// Reads a size such as `512M`, `1.5G`, `4096` into bytes.
-pub fn parse_bytes(_text: &str) -> Option<u64> {
-    todo!()
+/// Reads machines.csv. Lines without a link column get `default_link`.
+pub fn read_machines(path: &Path, default_link: Option<&PortSpec>) -> Result<Vec<Machine>, ConfigError> {
+    let shown = path.display().to_string();
+    let bytes = std::fs::read(path).map_err(|error| ConfigError::Unreadable {
+        path: shown.clone(),
+        why: format!("cannot read machines.csv: {error}; write one `ip,mac,link` a line, one line a slave"),
+    })?;
+    parse_machines(&shown, &bytes, default_link)
+}
+
+/// Reads a size such as `512M`, `1.5G`, `4096` into bytes. K, M, G and T are powers of 1,024; `iB` or `B` may follow.
+pub fn parse_bytes(text: &str) -> Option<u64> {
+    let text = text.trim();
+    let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
+    let (number, suffix) = text.split_at(digits);
+    let shift = match suffix.to_ascii_lowercase().as_str() {
+        "" | "b" => 0,
+        "k" | "kb" | "kib" => 10,
+        "m" | "mb" | "mib" => 20,
+        "g" | "gb" | "gib" => 30,
+        "t" | "tb" | "tib" => 40,
+        _ => return None,
+    };
+    let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
+    if whole.is_empty() || (number.contains('.') && (fraction.is_empty() || fraction.len() > 9 || shift == 0)) {
+        return None;
+    }
+    let whole = u128::from(whole.parse::<u64>().ok()?) << shift;
+    let fraction = match fraction {
+        "" => 0,
+        _ => (fraction.parse::<u128>().ok()? << shift) / 10u128.pow(fraction.len() as u32),
+    };
+    u64::try_from(whole + fraction).ok()
+}
+
+/// Reads an environment variable; an empty one counts as unset.
+fn parsed<T>(
+    variable: &dyn Fn(&str) -> Option<OsString>,
+    name: &str,
+    expected: &str,
+    parse: impl Fn(&str) -> Option<T>,
+) -> Result<Option<T>, ConfigError> {
+    let Some(value) = variable(name).filter(|value| !value.is_empty()) else { return Ok(None) };
+    let wrong = || ConfigError::Environment {
+        name: name.to_owned(),
+        value: value.to_string_lossy().into_owned(),
+        expected: expected.to_owned(),
+    };
+    value.to_str().and_then(parse).map(Some).ok_or_else(wrong)
+}
+
+/// Half of the memory that is available now; 1 GiB if the kernel does not say.
+fn default_budget_bytes() -> u64 {
+    std::fs::read_to_string("/proc/meminfo").ok().and_then(|text| half_available(&text)).unwrap_or(1 << 30)
+}
+
+fn half_available(meminfo: &str) -> Option<u64> {
+    let value = meminfo.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
+    let kib: u64 = value.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    Some((kib * 1024 / 2).max(MIN_LOCAL_BUDGET_BYTES))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use super::*;
+
+    fn machines_file() -> tempfile::NamedTempFile {
+        let mut file = tempfile::NamedTempFile::new().unwrap();
+        file.write_all(b"127.0.0.1,02:00:00:00:00:01,vhost:/run/rum/0\n").unwrap();
+        file
+    }
+
+    fn with(path: Option<&Path>, variables: &[(&str, &str)]) -> Result<Config, ConfigError> {
+        Config::from_variables(path, &|name| variables.iter().find(|(n, _)| *n == name).map(|(_, v)| v.into()))
+    }
+
+    #[test]
+    fn sizes() {
+        let cases: [(&str, Option<u64>); 24] = [
+            ("4096", Some(4096)),
+            ("4096B", Some(4096)),
+            (" 64K ", Some(64 << 10)),
+            ("512M", Some(512 << 20)),
+            ("512m", Some(512 << 20)),
+            ("512MiB", Some(512 << 20)),
+            ("512MB", Some(512 << 20)),
+            ("1.5G", Some(3 << 29)),
+            ("0.25K", Some(256)),
+            ("2T", Some(2 << 40)),
+            ("0", Some(0)),
+            ("18446744073709551615", Some(u64::MAX)),
+            ("18446744073709551616", None),
+            ("16777216T", None),
+            ("", None),
+            ("M", None),
+            (".5M", None),
+            ("5.M", None),
+            ("1.5", None),
+            ("1.2.3M", None),
+            ("-1M", None),
+            ("1 M", None),
+            ("1X", None),
+            ("1Mx", None),
+        ];
+        for (text, bytes) in cases {
+            assert_eq!(parse_bytes(text), bytes, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn environment_names_the_file_and_the_budget() {
+        let file = machines_file();
+        let path = file.path().to_str().unwrap();
+        let config =
+            with(None, &[("RUM_MACHINES", path), ("RUM_LOCAL_BUDGET", "64M"), ("RUM_FAULT_ENGINE", "uffd-inline")])
+                .unwrap();
+        assert_eq!(config.local_budget_bytes, 64 << 20);
+        assert_eq!(config.engine, Some(EngineKind::UffdInline));
+        assert_eq!(config.machines.len(), 1);
+        assert_eq!(config.machines[0].link, PortSpec::Vhost("/run/rum/0".into()));
+    }
+
+    #[test]
+    fn an_argument_wins_over_the_environment() {
+        let file = machines_file();
+        let config = with(Some(file.path()), &[("RUM_MACHINES", "/does/not/exist")]).unwrap();
+        assert_eq!(config.engine, None);
+        assert!(config.local_budget_bytes >= MIN_LOCAL_BUDGET_BYTES);
+    }
+
+    #[test]
+    fn no_file_named() {
+        assert_eq!(with(None, &[]), Err(ConfigError::NoMachines));
+        assert_eq!(with(None, &[("RUM_MACHINES", "")]), Err(ConfigError::NoMachines));
+    }
+
+    #[test]
+    fn missing_file_says_what_to_write() {
+        let error = with(None, &[("RUM_MACHINES", "/does/not/exist")]).unwrap_err().to_string();
+        assert!(error.starts_with("/does/not/exist: cannot read machines.csv: No such file"), "{error}");
+        assert_eq!(error.lines().count(), 1);
+    }
+
+    #[test]
+    fn wrong_variables() {
+        let file = machines_file();
+        let cases = [
+            ("RUM_LOCAL_BUDGET", "lots", "RUM_LOCAL_BUDGET=\"lots\": expected a size"),
+            ("RUM_LOCAL_BUDGET", "0", "RUM_LOCAL_BUDGET=\"0\": expected a size of 64K or more"),
+            ("RUM_FAULT_ENGINE", "magic", "RUM_FAULT_ENGINE=\"magic\": expected uffd-thread, uffd-inline or sigsegv"),
+            ("RUM_PORT", "eth1", "RUM_PORT=\"eth1\": expected a port such as af_packet:eth1"),
+        ];
+        for (name, value, start) in cases {
+            let error = with(Some(file.path()), &[(name, value)]).unwrap_err().to_string();
+            assert!(error.starts_with(start), "{error}");
+        }
+    }
+
+    #[test]
+    fn half_of_what_is_available() {
+        assert_eq!(half_available("MemTotal: 9 kB\nMemAvailable:   2097152 kB\n"), Some(1 << 30));
+        assert_eq!(half_available("MemTotal: 9 kB\n"), None);
+    }
 }

@@ -1,0 +1,294 @@
+//! machines.csv: one slave a line, `ip,mac[,link[,name[,memory]]]`.
+//!
+//! Blank lines and `#` comments are skipped, a header line with the columns' names may come first, and a field that
+//! contains a comma (a `vdev:` link with arguments) stands in double quotes.
+
+use std::net::IpAddr;
+
+use rum_net::port::{MacAddr, spec::PortSpec};
+
+use super::{ConfigError, Machine, parse_bytes};
+
+const COLUMNS: [&str; 5] = ["ip", "mac", "link", "name", "memory"];
+const LINE_FORM: &str = "ip,mac[,link[,name[,memory]]]";
+
+/// Reads the text of machines.csv; `path` is only for messages. Lines without a link column get `default_link`.
+///
+/// # Errors
+/// [`ConfigError::Line`] for the first thing that is wrong, with its line and column.
+pub fn parse_machines(path: &str, bytes: &[u8], default_link: Option<&PortSpec>) -> Result<Vec<Machine>, ConfigError> {
+    let text = utf8(path, bytes)?;
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+    let mut machines: Vec<(usize, Machine)> = Vec::new();
+    let mut is_first = true;
+    for (index, content) in text.lines().enumerate() {
+        let line = Line { path, number: index + 1 };
+        let fields = line.fields(content)?;
+        if fields.is_empty() {
+            continue;
+        }
+        if std::mem::take(&mut is_first) && fields[0].text.eq_ignore_ascii_case(COLUMNS[0]) {
+            line.check_header(&fields)?;
+            continue;
+        }
+        let machine = line.machine(&fields, default_link)?;
+        if let Some((earlier, _)) = machines.iter().find(|(_, other)| same_slave(other, &machine)) {
+            let what = format!("the slave {} at {} stands on line {earlier} already", machine.mac, machine.link);
+            return Err(line.error(fields[0].column, what, "each slave once"));
+        }
+        machines.push((line.number, machine));
+    }
+    if machines.is_empty() {
+        let line = Line { path, number: text.lines().count().max(1) };
+        return Err(line.error(1, "no slave is named".into(), format!("at least one line {LINE_FORM}")));
+    }
+    Ok(machines.into_iter().map(|(_, machine)| machine).collect())
+}
+
+/// On Ethernet a slave is a hardware address behind a port; on a vhost-user socket it is the socket.
+fn same_slave(a: &Machine, b: &Machine) -> bool {
+    a.link == b.link && (a.mac == b.mac || matches!(a.link, PortSpec::Vhost(_)))
+}
+
+fn utf8<'a>(path: &str, bytes: &'a [u8]) -> Result<&'a str, ConfigError> {
+    std::str::from_utf8(bytes).map_err(|error| {
+        let good = String::from_utf8_lossy(&bytes[..error.valid_up_to()]).into_owned();
+        let number = good.matches('\n').count() + 1;
+        let column = good.rsplit('\n').next().map_or(0, |rest| rest.chars().count()) + 1;
+        let what = format!("the byte {:#04x} is not UTF-8", bytes[error.valid_up_to()]);
+        Line { path, number }.error(column, what, "text")
+    })
+}
+
+/// One field and the column of its first character, from 1.
+struct Field {
+    text: String,
+    column: usize,
+}
+
+#[derive(Clone, Copy)]
+struct Line<'a> {
+    path: &'a str,
+    number: usize,
+}
+
+impl Line<'_> {
+    fn error(&self, column: usize, what: String, expected: impl Into<String>) -> ConfigError {
+        ConfigError::Line { path: self.path.to_owned(), line: self.number, column, what, expected: expected.into() }
+    }
+
+    /// The fields without the spaces around them; none for a blank or comment line.
+    fn fields(&self, content: &str) -> Result<Vec<Field>, ConfigError> {
+        let mut fields = Vec::new();
+        let mut rest = content.chars().zip(1..).peekable();
+        loop {
+            while rest.next_if(|(c, _)| c.is_whitespace()).is_some() {}
+            let column = rest.peek().map_or(content.chars().count() + 1, |(_, column)| *column);
+            if fields.is_empty() && rest.peek().is_none_or(|(c, _)| *c == '#') {
+                return Ok(fields);
+            }
+            let mut text = String::new();
+            if rest.next_if(|(c, _)| *c == '"').is_some() {
+                loop {
+                    match rest.next() {
+                        Some(('"', _)) if rest.next_if(|(c, _)| *c == '"').is_none() => break,
+                        Some((c, _)) => text.push(c),
+                        None => return Err(self.error(column, "a quoted field without an end".into(), "a closing \"")),
+                    }
+                }
+                while rest.next_if(|(c, _)| c.is_whitespace()).is_some() {}
+            } else {
+                while let Some((c, _)) = rest.next_if(|(c, _)| *c != ',') {
+                    if c == '#' && text.ends_with(char::is_whitespace) {
+                        rest.by_ref().for_each(drop);
+                        break;
+                    }
+                    text.push(c);
+                }
+                text.truncate(text.trim_end().len());
+            }
+            fields.push(Field { text, column });
+            match rest.next() {
+                Some((',', _)) => {}
+                None | Some(('#', _)) => return Ok(fields),
+                Some((c, column)) => return Err(self.error(column, format!("{c:?} after a quoted field"), "a comma")),
+            }
+        }
+    }
+
+    fn check_header(&self, fields: &[Field]) -> Result<(), ConfigError> {
+        for (index, field) in fields.iter().enumerate() {
+            match COLUMNS.get(index) {
+                Some(name) if field.text.eq_ignore_ascii_case(name) => {}
+                _ => {
+                    let what = format!("the header names column {} {:?}", index + 1, field.text);
+                    return Err(self.error(field.column, what, format!("the columns {LINE_FORM}")));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn machine(&self, fields: &[Field], default_link: Option<&PortSpec>) -> Result<Machine, ConfigError> {
+        if let Some(extra) = fields.get(COLUMNS.len()) {
+            return Err(self.error(extra.column, format!("a sixth column {:?}", extra.text), LINE_FORM));
+        }
+        let field = |index: usize| fields.get(index).filter(|field| !field.text.is_empty());
+        let ip = &fields[0];
+        if ip.text.parse::<IpAddr>().is_err() {
+            return Err(self.error(ip.column, format!("{:?} is no IP address", ip.text), "one such as 10.0.0.1"));
+        }
+        let mac_field = fields.get(1).ok_or_else(|| {
+            let end = ip.column + ip.text.chars().count();
+            self.error(end, "the column mac is missing".into(), LINE_FORM)
+        })?;
+        let mac = parse_mac(&mac_field.text)
+            .map_err(|what| self.error(mac_field.column, what, "a hardware address such as 02:00:00:00:00:01"))?;
+        let link = match (field(2), default_link) {
+            (Some(field), _) => field.text.parse().map_err(|error: rum_net::port::spec::PortSpecError| {
+                // The message of the error is one clause already: "unknown link …: expected …".
+                let text = error.to_string();
+                let (what, expected) = text.split_once(": expected ").unwrap_or((&text, "a link"));
+                self.error(field.column, what.to_owned(), expected)
+            })?,
+            (None, Some(link)) => link.clone(),
+            (None, None) => {
+                let end = mac_field.column + mac_field.text.chars().count();
+                let expected = "a third column such as vhost:/run/rum/0, or RUM_PORT=af_packet:IFACE in the environment \
+                                to name this machine's own port";
+                return Err(self.error(end, format!("the slave {mac} has no link"), expected));
+            }
+        };
+        if mac == MacAddr::default() && !matches!(link, PortSpec::Vhost(_)) {
+            let what = format!("{mac} is nobody's hardware address");
+            return Err(self.error(mac_field.column, what, format!("the slave's own, for the link {link}")));
+        }
+        let memory_bytes = match field(4) {
+            None => None,
+            Some(field) => Some(parse_bytes(&field.text).ok_or_else(|| {
+                self.error(field.column, format!("{:?} is no size", field.text), "one such as 512M or 1.5G")
+            })?),
+        };
+        Ok(Machine { ip: ip.text.clone(), mac, link, name: field(3).map(|field| field.text.clone()), memory_bytes })
+    }
+}
+
+fn parse_mac(text: &str) -> Result<MacAddr, String> {
+    let wrong = || format!("{text:?} is no hardware address");
+    let separator = if text.contains('-') { '-' } else { ':' };
+    let mut bytes = [0u8; 6];
+    let mut parts = text.split(separator);
+    for byte in &mut bytes {
+        let part = parts.next().filter(|part| part.len() == 2 && part.bytes().all(|b| b.is_ascii_hexdigit()));
+        *byte = part.and_then(|part| u8::from_str_radix(part, 16).ok()).ok_or_else(wrong)?;
+    }
+    if parts.next().is_some() {
+        return Err(wrong());
+    }
+    if bytes[0] & 1 != 0 {
+        return Err(format!("{text:?} is a group address, not one machine's"));
+    }
+    Ok(MacAddr(bytes))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(text: &str) -> Result<Vec<Machine>, ConfigError> {
+        parse_machines("machines.csv", text.as_bytes(), None)
+    }
+
+    fn message(text: &str) -> String {
+        parse(text).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn all_columns() {
+        let machines = parse("10.0.0.1, 02-AA-00-00-00-01 ,vhost:/run/rum/0,left,1.5G\n").unwrap();
+        let expected = Machine {
+            ip: "10.0.0.1".into(),
+            mac: MacAddr([2, 0xaa, 0, 0, 0, 1]),
+            link: PortSpec::Vhost("/run/rum/0".into()),
+            name: Some("left".into()),
+            memory_bytes: Some(3 << 29),
+        };
+        assert_eq!(machines, [expected]);
+    }
+
+    #[test]
+    fn comments_header_blank_lines_and_line_ends() {
+        let text = "\u{feff}# rf=1\r\n\r\n  IP,Mac,link\r\n  # two\r\n::1,02:00:00:00:00:01,vhost:/a # left\r\n\
+                    10.0.0.2,02:00:00:00:00:02,vhost:/b#1,,";
+        let machines = parse(text).unwrap();
+        assert_eq!(machines.len(), 2);
+        assert_eq!(machines[0].link, PortSpec::Vhost("/a".into()));
+        assert_eq!(machines[1].link, PortSpec::Vhost("/b#1".into()));
+        assert_eq!((machines[1].name.as_deref(), machines[1].memory_bytes), (None, None));
+    }
+
+    #[test]
+    fn quoted_fields_may_hold_commas() {
+        let machines = parse("::1,02:00:00:00:00:01,\"vdev:net_ring0,a=\"\"1\"\"\" , x\n").unwrap();
+        assert_eq!(machines[0].link, PortSpec::Vdev("net_ring0,a=\"1\"".into()));
+        assert_eq!(machines[0].name.as_deref(), Some("x"));
+    }
+
+    #[test]
+    fn the_link_may_come_from_outside() {
+        let port = PortSpec::AfPacket("eth1".into());
+        let text = b"10.0.0.1,02:00:00:00:00:01\n10.0.0.2,02:00:00:00:00:02,,b\n10.0.0.3,02:00:00:00:00:03,vhost:/c\n";
+        let machines = parse_machines("m", text, Some(&port)).unwrap();
+        assert_eq!(machines[0].link, port);
+        assert_eq!(machines[1].link, port);
+        assert_eq!(machines[2].link, PortSpec::Vhost("/c".into()));
+    }
+
+    #[test]
+    fn each_mistake_is_named_with_line_and_column() {
+        let cases = [
+            ("", "machines.csv:1:1: no slave is named; expected at least one line ip,mac"),
+            ("# only\n\n", "machines.csv:2:1: no slave is named;"),
+            ("ip,mac\n", "machines.csv:1:1: no slave is named;"),
+            ("ip,address\n", "machines.csv:1:4: the header names column 2 \"address\"; expected the columns ip,mac"),
+            ("\nnonsense\n", "machines.csv:2:1: \"nonsense\" is no IP address; expected one such as"),
+            (",02:00:00:00:00:01,vhost:/a", "machines.csv:1:1: \"\" is no IP address;"),
+            ("10.0.0.1\n", "machines.csv:1:9: the column mac is missing; expected ip,mac"),
+            ("10.0.0.1,\n", "machines.csv:1:10: \"\" is no hardware address; expected a hardware address such as"),
+            ("10.0.0.1, 02:00:00:00:00\n", "machines.csv:1:11: \"02:00:00:00:00\" is no hardware address;"),
+            ("10.0.0.1,02:00:00:00:00:01:02,vhost:/a", "machines.csv:1:10: \"02:00:00:00:00:01:02\" is no"),
+            ("10.0.0.1,02:00:00:00:00:+1,vhost:/a", "machines.csv:1:10: \"02:00:00:00:00:+1\" is no"),
+            ("10.0.0.1,0x:00:00:00:00:01,vhost:/a", "machines.csv:1:10: \"0x:00:00:00:00:01\" is no"),
+            ("10.0.0.1,03:00:00:00:00:01,vhost:/a", "machines.csv:1:10: \"03:00:00:00:00:01\" is a group address"),
+            ("10.0.0.1,00:00:00:00:00:00,af_packet:e", "machines.csv:1:10: 00:00:00:00:00:00 is nobody's"),
+            ("10.0.0.1,02:00:00:00:00:01", "machines.csv:1:27: the slave 02:00:00:00:00:01 has no link; expected a"),
+            ("10.0.0.1,02:00:00:00:00:01,tcp:x", "machines.csv:1:28: unknown link \"tcp:x\"; expected vhost:PATH,"),
+            ("10.0.0.1,02:00:00:00:00:01,vhost:", "machines.csv:1:28: unknown link \"vhost:\"; expected vhost:PATH,"),
+            ("::1,02:00:00:00:00:01,vhost:/a,n,much", "machines.csv:1:34: \"much\" is no size; expected one such as"),
+            ("::1,02:00:00:00:00:01,vhost:/a,n,1,x", "machines.csv:1:36: a sixth column \"x\"; expected ip,mac"),
+            ("::1,02:00:00:00:00:01,\"vhost:/a", "machines.csv:1:23: a quoted field without an end; expected"),
+            ("::1,02:00:00:00:00:01,\"vhost:/a\"x", "machines.csv:1:33: 'x' after a quoted field; expected a comma"),
+        ];
+        for (text, start) in cases {
+            let message = message(text);
+            assert!(message.starts_with(start), "{text:?} gives {message:?}");
+            assert_eq!(message.lines().count(), 1);
+        }
+    }
+
+    #[test]
+    fn a_slave_stands_there_once() {
+        let twice = "::1,02:00:00:00:00:01,af_packet:e\n\n::2,02:00:00:00:00:01,af_packet:e\n";
+        let start = "machines.csv:3:1: the slave 02:00:00:00:00:01 at af_packet:e stands on line 1 already";
+        assert!(message(twice).starts_with(start), "{}", message(twice));
+        assert!(parse("::1,02:00:00:00:00:01,vhost:/a\n::1,02:00:00:00:00:02,vhost:/a\n").is_err());
+        assert!(parse("::1,02:00:00:00:00:01,vhost:/a\n::1,02:00:00:00:00:01,vhost:/b\n").is_ok());
+        assert!(parse("::1,02:00:00:00:00:01,af_packet:e\n::1,02:00:00:00:00:02,af_packet:e\n").is_ok());
+    }
+
+    #[test]
+    fn bytes_that_are_no_text() {
+        let error = parse_machines("m", b"# a\n::1,\xff", None).unwrap_err().to_string();
+        assert!(error.starts_with("m:2:5: the byte 0xff is not UTF-8; expected text"), "{error}");
+    }
+}
