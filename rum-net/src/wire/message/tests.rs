@@ -1,0 +1,293 @@
+//! What one side encodes the other decodes alike; bytes that nobody encoded are refused, never a panic.
+
+use std::time::Duration;
+
+use proptest::{collection::vec, prelude::*};
+
+use super::*;
+use crate::{PAGE_BYTES, rpc::Incarnation};
+
+fn extent() -> impl Strategy<Value = ExtentRef> {
+    any::<(u32, u32)>().prop_map(|(index, generation)| ExtentRef { index, generation })
+}
+
+fn page() -> impl Strategy<Value = PageRef> {
+    (extent(), any::<u32>()).prop_map(|(extent, page)| PageRef { extent, page })
+}
+
+/// A page's content: `None` for zeros, else a page filled with the byte.
+fn contents(len: impl Into<proptest::collection::SizeRange>) -> impl Strategy<Value = Vec<Option<u8>>> {
+    vec(any::<Option<u8>>(), len)
+}
+
+fn kind(content: Option<u8>) -> PageKind {
+    if content.is_some() { PageKind::Data } else { PageKind::Zeros }
+}
+
+fn write_request(pages: &[(PageRef, Option<u8>)]) -> Vec<u8> {
+    let kinds: Vec<_> = pages.iter().map(|&(page, content)| (page, kind(content))).collect();
+    let mut message = encode_write_head(&kinds, &mut [0; WRITE_HEAD_MAX_BYTES]).to_vec();
+    for fill in pages.iter().filter_map(|&(_, content)| content) {
+        message.extend_from_slice(&[fill; PAGE_BYTES]);
+    }
+    message
+}
+
+/// Every request once, with arbitrary fields.
+fn request() -> impl Strategy<Value = Vec<u8>> {
+    prop_oneof![
+        Just(encode_stat(&mut [0; 4]).to_vec()),
+        Just(encode_renew(&mut [0; 4]).to_vec()),
+        Just(encode_bye(&mut [0; 4]).to_vec()),
+        (1..=MAX_BATCH_EXTENTS).prop_map(|count| encode_reserve(count, &mut [0; RESERVE_REQUEST_BYTES]).to_vec()),
+        vec(extent(), 1..40).prop_map(|extents| encode_release(
+            &extents,
+            &mut vec![0; release_request_bytes(extents.len())]
+        )
+        .to_vec()),
+        vec(page(), 1..=MAX_BATCH_PAGES)
+            .prop_map(|pages| encode_read(&pages, &mut [0; READ_REQUEST_MAX_BYTES]).to_vec()),
+        vec((page(), any::<Option<u8>>()), 1..=4).prop_map(|pages| write_request(&pages)),
+        any::<(NameHash, Option<u64>)>().prop_map(|(hash, size)| {
+            let create_bytes = size.map(|bytes| bytes.max(1));
+            OpenName { hash, create_bytes }.encode(&mut [0; OPEN_NAME_REQUEST_BYTES]).to_vec()
+        }),
+        any::<(NameHash, u32)>().prop_map(|(hash, from)| encode_name_extents(
+            &hash,
+            from,
+            &mut [0; NAME_EXTENTS_REQUEST_BYTES]
+        )
+        .to_vec()),
+        any::<NameHash>().prop_map(|hash| encode_free_name(&hash, &mut [0; FREE_NAME_REQUEST_BYTES]).to_vec()),
+    ]
+}
+
+/// Runs every decoder over `bytes`; they may say what they like, but must return.
+fn decode_all(bytes: &[u8]) {
+    if let Ok(Request::Write(write)) = Request::decode(bytes) {
+        write.iter().for_each(drop);
+    }
+    for count in [0, 1, 5, 32, 33, usize::MAX] {
+        if let Ok(read) = ReadResponse::decode(bytes, count) {
+            read.iter().for_each(drop);
+        }
+        let _ = ReadResponseHead::decode(bytes, count).map(|head| (head.offset(31), head.response_bytes()));
+        let _ = decode_reserve_response(bytes, count).map(|extents| extents.iter().count());
+    }
+    let _ = Stat::decode_response(bytes);
+    let _ = OpenedName::decode_response(bytes).map(|opened| opened.extents.iter().count());
+    let _ = decode_name_extents_response(bytes).map(|extents| extents.iter().count());
+    let _ = decode_empty_response(bytes);
+}
+
+proptest! {
+    #[test]
+    fn read_request_roundtrip(pages in vec(page(), 1..=MAX_BATCH_PAGES)) {
+        let mut buffer = [0; READ_REQUEST_MAX_BYTES];
+        let message = encode_read(&pages, &mut buffer);
+        let Request::Read(list) = Request::decode(message).unwrap() else { panic!("not a read") };
+        prop_assert_eq!(list.iter().collect::<Vec<_>>(), pages);
+    }
+
+    #[test]
+    fn read_response_roundtrip(contents in contents(1..=MAX_BATCH_PAGES)) {
+        let mut response = Vec::new();
+        let mut writer = ReadResponseWriter::new(&mut response);
+        for content in &contents {
+            match content {
+                Some(fill) => writer.push(PageContent::Data(&[*fill; PAGE_BYTES])),
+                None => writer.push(PageContent::Zeros),
+            }
+        }
+        let head = ReadResponseHead::decode(&response[..READ_RESPONSE_HEAD_BYTES], contents.len()).unwrap();
+        prop_assert_eq!(head.response_bytes(), response.len());
+        let read = ReadResponse::decode(&response, contents.len()).unwrap();
+        prop_assert_eq!(read.iter().len(), contents.len());
+        for (i, (content, page)) in contents.iter().zip(read.iter()).enumerate() {
+            prop_assert_eq!(head.kind(i), kind(*content));
+            let by_offset = head.offset(i).map(|at| &response[at..at + PAGE_BYTES]);
+            match content {
+                Some(fill) => {
+                    prop_assert_eq!(page, PageContent::Data(&[*fill; PAGE_BYTES]));
+                    prop_assert_eq!(by_offset, Some(&[*fill; PAGE_BYTES][..]));
+                }
+                None => {
+                    prop_assert_eq!(page, PageContent::Zeros);
+                    prop_assert_eq!(by_offset, None);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn write_request_roundtrip(pages in vec((page(), any::<Option<u8>>()), 1..=MAX_BATCH_PAGES)) {
+        let message = write_request(&pages);
+        let Request::Write(write) = Request::decode(&message).unwrap() else { panic!("not a write") };
+        prop_assert_eq!(write.pages().len(), pages.len());
+        let decoded: Vec<_> = write
+            .iter()
+            .map(|(page, content)| match content {
+                PageContent::Zeros => (page, None),
+                PageContent::Data(bytes) => {
+                    assert!(bytes.len() == PAGE_BYTES && bytes.iter().all(|&byte| byte == bytes[0]));
+                    (page, Some(bytes[0]))
+                }
+            })
+            .collect();
+        prop_assert_eq!(decoded, pages);
+    }
+
+    #[test]
+    fn extents_roundtrip(extents in vec(extent(), 1..200)) {
+        let mut buffer = vec![0; release_request_bytes(extents.len())];
+        let Request::Release(list) = Request::decode(encode_release(&extents, &mut buffer)).unwrap() else {
+            panic!("not a release")
+        };
+        prop_assert_eq!(list.iter().collect::<Vec<_>>(), extents.clone());
+
+        let mut response = Vec::new();
+        encode_extents_response(&extents, &mut response);
+        let list = decode_reserve_response(&response, extents.len()).unwrap();
+        prop_assert_eq!(list.iter().collect::<Vec<_>>(), extents.clone());
+        prop_assert!(decode_reserve_response(&response, extents.len() + 1).is_err());
+        let list = decode_name_extents_response(&response).unwrap();
+        prop_assert_eq!(list.iter().collect::<Vec<_>>(), extents);
+    }
+
+    #[test]
+    fn names_roundtrip(hash: NameHash, from: u32, size in 1..u64::MAX, create: bool) {
+        let open = OpenName { hash, create_bytes: create.then_some(size) };
+        let message = open.encode(&mut [0; OPEN_NAME_REQUEST_BYTES]).to_vec();
+        prop_assert_eq!(Request::decode(&message), Ok(Request::OpenName(open)));
+        let message = encode_name_extents(&hash, from, &mut [0; NAME_EXTENTS_REQUEST_BYTES]).to_vec();
+        prop_assert_eq!(Request::decode(&message), Ok(Request::NameExtents { hash, from }));
+        let message = encode_free_name(&hash, &mut [0; FREE_NAME_REQUEST_BYTES]).to_vec();
+        prop_assert_eq!(Request::decode(&message), Ok(Request::FreeName { hash }));
+    }
+
+    #[test]
+    fn opened_name_roundtrip(size: u64, existed: bool, extents in vec(extent(), 0..10)) {
+        let mut response = Vec::new();
+        encode_open_name_response(size, existed, &extents, &mut response);
+        let opened = OpenedName::decode_response(&response).unwrap();
+        prop_assert_eq!((opened.size_bytes, opened.existed), (size, existed));
+        prop_assert_eq!(opened.total_extents as usize, extents.len());
+        prop_assert_eq!(opened.extents.iter().collect::<Vec<_>>(), extents);
+
+        response.clear();
+        encode_size_differs(size, &mut response);
+        let refusal = OpenedName::decode_response(&response).unwrap_err();
+        prop_assert_eq!(refusal, OpenNameRefusal::SizeDiffers { existing_bytes: size });
+    }
+
+    #[test]
+    fn stat_roundtrip(incarnation: u128, counts: [u64; 4], lease_ms: u64) {
+        let [capacity_extents, reserved_extents, used_pages, sessions] = counts;
+        let lease = Duration::from_millis(lease_ms);
+        let incarnation = Incarnation(incarnation);
+        let stat = Stat { incarnation, capacity_extents, reserved_extents, used_pages, sessions, lease };
+        let mut response = Vec::new();
+        stat.encode_response(&mut response);
+        prop_assert_eq!(response.len(), STAT_RESPONSE_BYTES);
+        prop_assert_eq!(Stat::decode_response(&response), Ok(stat));
+    }
+
+    #[test]
+    fn garbage_never_panics(bytes in vec(any::<u8>(), 0..600)) {
+        decode_all(&bytes);
+    }
+
+    /// Garbage behind a good opcode or status gets further into the decoders than garbage alone.
+    #[test]
+    fn garbage_behind_a_good_head_never_panics(first in 0..=11u8, count in 0..=33u8, bytes in vec(0..=2u8, 0..600)) {
+        let mut message = vec![first, 0, 0, 0, count, 0, 0, 0];
+        message.extend_from_slice(&bytes);
+        decode_all(&message);
+        message[4] = 0;
+        decode_all(&message);
+    }
+
+    /// A request is refused when a byte is missing or one too many.
+    #[test]
+    fn a_wrong_length_is_refused(mut message in request(), cut in 1..5000usize, more: u8) {
+        prop_assert!(Request::decode(&message).is_ok());
+        let short = message.len().saturating_sub(cut);
+        prop_assert!(Request::decode(&message[..short]).is_err());
+        message.push(more);
+        prop_assert!(Request::decode(&message).is_err());
+    }
+
+    #[test]
+    fn a_reserved_byte_is_refused(mut message in request(), at in 1..4usize, value in 1..=255u8) {
+        message[at] = value;
+        prop_assert_eq!(Request::decode(&message).map_err(RequestError::status), Err(Status::Malformed));
+    }
+}
+
+#[test]
+fn requests_of_no_fields_decode() {
+    for opcode in [Opcode::Stat, Opcode::Renew, Opcode::Bye] {
+        assert_eq!(Request::decode(&[opcode as u8, 0, 0, 0]).map(|request| request.opcode()), Ok(opcode));
+    }
+}
+
+#[test]
+fn numbers_are_as_the_table_says() {
+    assert_eq!(Opcode::ALL.map(|opcode| opcode as u8), [1, 2, 3, 4, 5, 6, 7, 8, 9, 10]);
+    assert_eq!(Status::ALL.map(|status| status as u8), [0, 1, 2, 3, 4, 5, 6, 7, 8, 9]);
+    let page = PageRef { extent: ExtentRef { index: 1, generation: 2 }, page: 3 };
+    let mut buffer = [0xff; READ_REQUEST_MAX_BYTES];
+    assert_eq!(encode_read(&[page], &mut buffer), [4, 0, 0, 0, 1, 0, 0, 0, 1, 0, 0, 0, 2, 0, 0, 0, 3, 0, 0, 0]);
+    assert_eq!(READ_RESPONSE_HEAD_BYTES, 40);
+}
+
+#[test]
+fn the_largest_messages_fit() {
+    const MAX: usize = crate::rpc::MAX_MESSAGE_BYTES;
+    const { assert!(WRITE_HEAD_MAX_BYTES + MAX_BATCH_PAGES * PAGE_BYTES <= MAX) };
+    const { assert!(READ_RESPONSE_HEAD_BYTES + MAX_BATCH_PAGES * PAGE_BYTES <= MAX) };
+    const { assert!(release_request_bytes(MAX_BATCH_EXTENTS) <= MAX) };
+}
+
+#[test]
+fn counts_out_of_range_are_refused() {
+    for (opcode, count) in [(2, 0), (2, 4097), (3, 0), (3, 4097), (4, 0), (4, 33), (5, 0), (5, 33), (2, u32::MAX)] {
+        let mut message = vec![opcode, 0, 0, 0];
+        message.extend_from_slice(&u32::to_le_bytes(count));
+        message.resize(200_000, 0);
+        assert_eq!(Request::decode(&message), Err(Malformed("count out of range").into()), "opcode {opcode}");
+    }
+}
+
+#[test]
+fn unknown_opcodes_are_unsupported() {
+    for opcode in [0, 11, 255] {
+        assert_eq!(Request::decode(&[opcode, 0, 0, 0]).map_err(RequestError::status), Err(Status::Unsupported));
+    }
+    assert_eq!(Request::decode(&[]).map_err(RequestError::status), Err(Status::Malformed));
+}
+
+#[test]
+fn kinds_are_checked() {
+    let page = PageRef::default();
+    let good = encode_write_head(&[(page, PageKind::Zeros)], &mut [0; WRITE_HEAD_MAX_BYTES]).to_vec();
+    assert!(Request::decode(&good).is_ok());
+    let kinds_at = 8 + PAGE_REF_BYTES;
+    for (at, value) in [(0, 2), (0, 1), (1, 1), (31, 1), (31, 2)] {
+        let mut bad = good.clone();
+        bad[kinds_at + at] = value;
+        assert!(Request::decode(&bad).is_err(), "kind {value} at {at}");
+    }
+}
+
+#[test]
+fn a_refusal_needs_its_head_only() {
+    let mut response = Vec::new();
+    encode_status(Status::StaleExtent, &mut response);
+    assert_eq!(response.len(), RESPONSE_HEAD_BYTES);
+    let refused = ResponseError::Refused(Status::StaleExtent);
+    assert_eq!(ReadResponseHead::decode(&response, 3), Err(refused));
+    assert_eq!(ReadResponse::decode(&response, 3), Err(refused));
+    assert_eq!(decode_empty_response(&response), Err(refused));
+    assert_eq!(OpenedName::decode_response(&response), Err(OpenNameRefusal::Response(refused)));
+}
