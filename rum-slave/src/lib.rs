@@ -1,2 +1,18 @@
-//! The page server of RUM.
+//! The page server of RUM: serves extents out of its memory to clients that name them by index and generation.
+//!
+//! `frames` holds the pages of one extent, `extent` the table of extents, `name` the named objects, `quota` the
+//! capacity, and `store` joins them: it knows pages and owners, but no messages. `lease` knows which clients live.
+//! `service` answers one request over the store, without I/O. `server` runs it over ports.
 #![forbid(unsafe_code)]
+
+pub mod extent;
+pub mod frames;
+pub mod lease;
+pub mod name;
+pub mod options;
+pub mod quota;
+pub mod server;
+pub mod service;
+pub mod store;
+
+pub use options::{Options, PollOptions};

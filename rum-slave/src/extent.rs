@@ -1,0 +1,194 @@
+//! The table of extents: which are in use, by whom, and under which generation.
+//!
+//! A client names an extent by its place in the table and its generation. The place is only ever used as an index
+//! that is checked against the table's length. The generation rises whenever the place is used anew, so that a name
+//! from before never reaches what is there now.
+
+use rum_net::{
+    rpc::Incarnation,
+    wire::message::{ExtentRef, Status},
+};
+
+use crate::frames::Frames;
+
+/// Who may read and write an extent.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Owner {
+    /// One client; freed when its lease ends.
+    Client(Incarnation),
+    /// A named object: every client that knows its name.
+    Named,
+}
+
+impl Owner {
+    /// Whether `client` may read and write.
+    pub fn admits(self, client: Incarnation) -> bool {
+        match self {
+            Self::Client(owner) => owner == client,
+            Self::Named => true,
+        }
+    }
+}
+
+/// An extent in use.
+#[derive(Debug)]
+pub struct Extent {
+    /// Who may use it.
+    pub owner: Owner,
+    /// Its pages.
+    pub frames: Frames,
+}
+
+#[derive(Debug)]
+enum Use {
+    /// Holds no extent; the next one here gets this generation.
+    Free,
+    /// Holds an extent.
+    Used(Extent),
+    /// Its generations are used up: it never holds an extent again.
+    Retired,
+}
+
+#[derive(Debug)]
+struct Place {
+    generation: u32,
+    state: Use,
+}
+
+/// All extents of a slave.
+#[derive(Debug)]
+pub struct ExtentTable {
+    places: Vec<Place>,
+    free: Vec<u32>,
+    first_generation: u32,
+}
+
+impl ExtentTable {
+    /// An empty table. Generations count from `first_generation`, which a slave draws at random when it starts: a name
+    /// that an earlier slave gave out is then stale here, too.
+    pub fn new(first_generation: u32) -> Self {
+        Self { places: Vec::new(), free: Vec::new(), first_generation }
+    }
+
+    /// Puts an extent into a free place and gives its name.
+    pub fn insert(&mut self, owner: Owner, frames: Frames) -> ExtentRef {
+        let index = self.free.pop().unwrap_or_else(|| {
+            self.places.push(Place { generation: self.first_generation, state: Use::Free });
+            u32::try_from(self.places.len() - 1).expect("memory for 4 billion extents")
+        });
+        let place = &mut self.places[index as usize];
+        place.state = Use::Used(Extent { owner, frames });
+        ExtentRef { index, generation: place.generation }
+    }
+
+    /// Takes an extent out of the table; its name is stale from now on.
+    pub fn remove(&mut self, extent: ExtentRef) -> Result<Extent, Status> {
+        self.get(extent)?;
+        let place = &mut self.places[extent.index as usize];
+        let next = place.generation.checked_add(1);
+        let state = if next.is_some() { Use::Free } else { Use::Retired };
+        match std::mem::replace(&mut place.state, state) {
+            Use::Used(removed) => {
+                if let Some(generation) = next {
+                    place.generation = generation;
+                    self.free.push(extent.index);
+                }
+                Ok(removed)
+            }
+            Use::Free | Use::Retired => Err(Status::StaleExtent),
+        }
+    }
+
+    /// The extent of this name; `OutOfRange` when the table never had such a place, `StaleExtent` when it was freed.
+    pub fn get(&self, extent: ExtentRef) -> Result<&Extent, Status> {
+        match self.places.get(extent.index as usize) {
+            None => Err(Status::OutOfRange),
+            Some(Place { generation, state: Use::Used(found) }) if *generation == extent.generation => Ok(found),
+            Some(_) => Err(Status::StaleExtent),
+        }
+    }
+
+    /// As `get`, to change it.
+    pub fn get_mut(&mut self, extent: ExtentRef) -> Result<&mut Extent, Status> {
+        match self.places.get_mut(extent.index as usize) {
+            None => Err(Status::OutOfRange),
+            Some(Place { generation, state: Use::Used(found) }) if *generation == extent.generation => Ok(found),
+            Some(_) => Err(Status::StaleExtent),
+        }
+    }
+
+    /// All extents in use, with their names.
+    pub fn iter(&self) -> impl Iterator<Item = (ExtentRef, &Extent)> {
+        self.places.iter().zip(0..).filter_map(|(place, index)| match &place.state {
+            Use::Used(extent) => Some((ExtentRef { index, generation: place.generation }, extent)),
+            Use::Free | Use::Retired => None,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const CLIENT: Owner = Owner::Client(Incarnation(1));
+
+    fn insert(table: &mut ExtentTable) -> ExtentRef {
+        table.insert(CLIENT, Frames::map().unwrap())
+    }
+
+    #[test]
+    fn a_reused_place_has_a_new_generation() {
+        let mut table = ExtentTable::new(5);
+        let old = insert(&mut table);
+        assert_eq!(old, ExtentRef { index: 0, generation: 5 });
+        table.remove(old).unwrap();
+        let new = insert(&mut table);
+        assert_eq!(new, ExtentRef { index: 0, generation: 6 });
+        assert_eq!(table.get(old).err(), Some(Status::StaleExtent));
+        assert_eq!(table.get_mut(old).err(), Some(Status::StaleExtent));
+        assert_eq!(table.remove(old).err(), Some(Status::StaleExtent));
+        assert!(table.get(new).is_ok());
+    }
+
+    #[test]
+    fn names_that_were_never_given_are_refused() {
+        let mut table = ExtentTable::new(5);
+        let extent = insert(&mut table);
+        for generation in [0, 4, 6, u32::MAX] {
+            let wrong = ExtentRef { generation, ..extent };
+            assert_eq!(table.get(wrong).err(), Some(Status::StaleExtent));
+        }
+        for index in [1, 1000, u32::MAX] {
+            let wrong = ExtentRef { index, ..extent };
+            assert_eq!(table.get(wrong).err(), Some(Status::OutOfRange));
+            assert_eq!(table.remove(wrong).err(), Some(Status::OutOfRange));
+        }
+        assert_eq!(table.iter().count(), 1);
+    }
+
+    #[test]
+    fn a_free_place_is_not_reached_by_its_next_generation() {
+        let mut table = ExtentTable::new(5);
+        let extent = insert(&mut table);
+        table.remove(extent).unwrap();
+        let next = ExtentRef { generation: extent.generation + 1, ..extent };
+        assert_eq!(table.get(next).err(), Some(Status::StaleExtent));
+        assert_eq!(table.remove(next).err(), Some(Status::StaleExtent));
+    }
+
+    #[test]
+    fn a_place_is_retired_before_its_generation_wraps() {
+        let mut table = ExtentTable::new(u32::MAX);
+        let last = insert(&mut table);
+        table.remove(last).unwrap();
+        assert_eq!(table.get(last).err(), Some(Status::StaleExtent));
+        assert_eq!(insert(&mut table).index, 1, "place 0 has no generation left");
+    }
+
+    #[test]
+    fn owners() {
+        assert!(CLIENT.admits(Incarnation(1)));
+        assert!(!CLIENT.admits(Incarnation(2)));
+        assert!(Owner::Named.admits(Incarnation(2)));
+    }
+}

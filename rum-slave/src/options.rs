@@ -1,0 +1,62 @@
+//! Settings of a slave.
+
+use std::time::Duration;
+
+use rum_net::EXTENT_BYTES;
+
+/// Settings of a slave.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Options {
+    /// Memory to serve; whole extents of it are used.
+    pub memory_bytes: u64,
+    /// How the slave is called in messages.
+    pub name: Option<String>,
+    /// How long a client may be silent before its unnamed extents are freed.
+    pub lease: Duration,
+    /// When to poll and when to sleep.
+    pub poll: PollOptions,
+    /// Sessions on a port at once; further clients are refused.
+    pub max_sessions: usize,
+}
+
+impl Options {
+    /// The usual settings for a slave of `memory_bytes`.
+    pub fn new(memory_bytes: u64) -> Self {
+        Self {
+            memory_bytes,
+            name: None,
+            lease: Duration::from_secs(10),
+            poll: PollOptions::default(),
+            max_sessions: 4096,
+        }
+    }
+
+    /// Extents that the memory makes.
+    pub fn capacity_extents(&self) -> u64 {
+        self.memory_bytes / EXTENT_BYTES as u64
+    }
+}
+
+/// When to poll and when to sleep. A busy slave polls. One without packets yields its CPU now and then, since a client
+/// may need it to ask, and after a short while sleeps until a packet comes: more pollers than CPUs would make every
+/// round trip last a scheduler's slice.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct PollOptions {
+    /// Empty polls between two yields.
+    pub polls_per_yield: u32,
+    /// How long to poll without a packet before sleeping.
+    pub idle_before_sleep: Duration,
+    /// With several ports, of which only one can be slept on at a time: how long to sleep on each in turn. It is the
+    /// longest that a packet on another port waits.
+    pub sleep_among_ports: Duration,
+}
+
+impl Default for PollOptions {
+    fn default() -> Self {
+        Self {
+            polls_per_yield: 16,
+            idle_before_sleep: Duration::from_micros(200),
+            sleep_among_ports: Duration::from_millis(1),
+        }
+    }
+}

@@ -1,0 +1,207 @@
+//! Answers one request after another over the store. No I/O and no clock: sessions and requests come in, responses
+//! go out.
+
+use std::time::Duration;
+
+use rum_net::{
+    rpc::Incarnation,
+    wire::message::{
+        ExtentList, MAX_BATCH_EXTENTS, NameHash, OpenName, PageList, ReadResponseWriter, Request, Stat, Status,
+        WriteRequest, encode_extents_response, encode_open_name_response, encode_size_differs, encode_status,
+    },
+};
+
+use crate::{
+    extent::Owner,
+    lease::LeaseTable,
+    store::{OpenNameError, Store},
+};
+
+/// What was done since the start.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct Totals {
+    /// Clients that joined.
+    pub clients: u64,
+    /// Requests answered, the refused ones included.
+    pub requests: u64,
+    /// Pages read.
+    pub pages_read: u64,
+    /// Pages written.
+    pub pages_written: u64,
+    /// Requests answered with each status, by number; the first are those that were done.
+    pub answered: [u64; Status::ALL.len()],
+    /// Leases that ended without a bye.
+    pub leases_expired: u64,
+    /// Extents that were freed because their client's lease had ended.
+    pub extents_reclaimed: u64,
+}
+
+impl Totals {
+    /// Requests refused, for any reason.
+    pub fn refused(&self) -> u64 {
+        self.requests - self.answered[Status::Ok as usize]
+    }
+}
+
+/// The store, and the clients that may use it.
+#[derive(Debug)]
+pub struct Service {
+    incarnation: Incarnation,
+    lease: Duration,
+    store: Store,
+    leases: LeaseTable,
+    sessions: u64,
+    totals: Totals,
+}
+
+impl Service {
+    /// A service over an empty store. `lease` is only told to clients: their sessions are timed by whoever owns a clock.
+    pub fn new(incarnation: Incarnation, lease: Duration, store: Store) -> Self {
+        let (leases, totals) = (LeaseTable::default(), Totals::default());
+        Self { incarnation, lease, store, leases, sessions: 0, totals }
+    }
+
+    /// A client opened a session.
+    pub fn session_opened(&mut self, client: Incarnation) {
+        self.sessions += 1;
+        let known = self.leases.is_alive(client);
+        if self.leases.opened(client) && !known {
+            self.totals.clients += 1;
+        }
+    }
+
+    /// A session of a client ended, by its own wish or because it was silent. `settle` acts on it.
+    pub fn session_closed(&mut self, client: Incarnation) {
+        self.sessions = self.sessions.saturating_sub(1);
+        self.leases.closed(client);
+    }
+
+    /// Frees what clients without a session owned. To be called when the events of a packet, or of the time, are
+    /// through: a client that closes a session and opens another in one go keeps its lease.
+    pub fn settle(&mut self) {
+        for client in self.leases.take_ended() {
+            let extents = self.store.reclaim(client);
+            self.totals.leases_expired += 1;
+            self.totals.extents_reclaimed += extents as u64;
+            tracing::info!("lease of client {:032x} ended, {extents} extents reclaimed", client.0);
+        }
+    }
+
+    /// Answers a request: appends the response to `response`.
+    pub fn answer(&mut self, client: Incarnation, message: &[u8], response: &mut Vec<u8>) {
+        let start = response.len();
+        if let Err(status) = self.serve(client, message, response) {
+            response.truncate(start);
+            encode_status(status, response);
+        }
+        let status = usize::from(response[start]);
+        self.totals.requests += 1;
+        self.totals.answered[status] += 1;
+    }
+
+    /// The store, to look at.
+    pub fn store(&self) -> &Store {
+        &self.store
+    }
+
+    /// Gives freed memory back to the kernel, bit by bit. Returns whether there is more.
+    pub fn tidy(&mut self) -> bool {
+        self.store.tidy(1)
+    }
+
+    /// What was done since the start.
+    pub fn totals(&self) -> Totals {
+        self.totals
+    }
+
+    /// What `stat` answers.
+    pub fn stat(&self) -> Stat {
+        Stat {
+            incarnation: self.incarnation,
+            capacity_extents: self.store.quota().capacity(),
+            reserved_extents: self.store.quota().reserved(),
+            used_pages: self.store.used_pages(),
+            sessions: self.sessions,
+            lease: self.lease,
+        }
+    }
+
+    fn serve(&mut self, client: Incarnation, message: &[u8], response: &mut Vec<u8>) -> Result<(), Status> {
+        let request = Request::decode(message).map_err(|error| {
+            tracing::debug!("client {:032x}: {error}", client.0);
+            error.status()
+        })?;
+        if !self.leases.is_alive(client) {
+            return Err(Status::Fenced);
+        }
+        match request {
+            Request::Read(pages) => return self.read(client, pages, response),
+            Request::Write(write) => self.write(client, write)?,
+            Request::Stat => {
+                self.stat().encode_response(response);
+                return Ok(());
+            }
+            Request::Reserve { count } => {
+                let extents = self.store.reserve(Owner::Client(client), count as u64)?;
+                encode_extents_response(&extents, response);
+                return Ok(());
+            }
+            Request::Release(extents) => self.release(client, extents)?,
+            Request::OpenName(open) => return self.open_name(open, response),
+            Request::NameExtents { hash, from } => return self.name_extents(&hash, from, response),
+            Request::FreeName { hash } => self.store.free_name(&hash)?,
+            Request::Renew => {}
+            Request::Bye => {
+                self.leases.bye(client);
+                self.store.reclaim(client);
+            }
+        }
+        encode_status(Status::Ok, response);
+        Ok(())
+    }
+
+    fn read(&mut self, client: Incarnation, pages: PageList<'_>, response: &mut Vec<u8>) -> Result<(), Status> {
+        let mut writer = ReadResponseWriter::new(response);
+        for page in pages.iter() {
+            writer.push(self.store.read(client, page)?);
+        }
+        self.totals.pages_read += pages.len() as u64;
+        Ok(())
+    }
+
+    fn write(&mut self, client: Incarnation, write: WriteRequest<'_>) -> Result<(), Status> {
+        for page in write.pages().iter() {
+            self.store.check(client, page)?;
+        }
+        for (page, content) in write.iter() {
+            self.store.write(client, page, content)?;
+        }
+        self.totals.pages_written += write.pages().len() as u64;
+        Ok(())
+    }
+
+    fn release(&mut self, client: Incarnation, extents: ExtentList<'_>) -> Result<(), Status> {
+        self.store.release(client, extents.iter())
+    }
+
+    fn open_name(&mut self, open: OpenName, response: &mut Vec<u8>) -> Result<(), Status> {
+        match self.store.open_name(open.hash, open.create_bytes) {
+            Ok((object, existed)) => {
+                encode_open_name_response(object.size_bytes, existed, &object.extents, response);
+            }
+            Err(OpenNameError::SizeDiffers { existing_bytes }) => encode_size_differs(existing_bytes, response),
+            Err(OpenNameError::Refused(status)) => return Err(status),
+        }
+        Ok(())
+    }
+
+    fn name_extents(&self, hash: &NameHash, from: u32, response: &mut Vec<u8>) -> Result<(), Status> {
+        let object = self.store.name(hash).ok_or(Status::NoSuchName)?;
+        let rest = object.extents.get(from as usize..).unwrap_or_default();
+        encode_extents_response(&rest[..rest.len().min(MAX_BATCH_EXTENTS)], response);
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,201 @@
+//! What a slave stores: extents with their pages and owners, and the named objects, within the capacity.
+//!
+//! Every operation checks all it was asked before it changes anything: it does all or nothing.
+
+use rum_net::{
+    rpc::Incarnation,
+    wire::message::{ExtentRef, NameHash, PageContent, PageRef, Status},
+};
+
+use crate::{
+    extent::{ExtentTable, Owner},
+    frames::{Frames, PageNumber},
+    name::{NameTable, NamedObject, extents_for},
+    quota::Quota,
+};
+
+/// The pages, extents and names of a slave.
+#[derive(Debug)]
+pub struct Store {
+    extents: ExtentTable,
+    names: NameTable,
+    quota: Quota,
+    used_pages: u64,
+    /// Freed, but not yet given back to the kernel, which takes some 100 µs an extent: see `tidy`.
+    freed: Vec<Frames>,
+}
+
+/// Why a named object was not opened.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum OpenNameError {
+    /// It exists with another size.
+    SizeDiffers {
+        /// Its size.
+        existing_bytes: u64,
+    },
+    /// Any other reason.
+    Refused(Status),
+}
+
+impl Store {
+    /// An empty store of `capacity` extents. See `ExtentTable::new` for `first_generation`.
+    pub fn new(capacity: u64, first_generation: u32) -> Self {
+        Self {
+            extents: ExtentTable::new(first_generation),
+            names: NameTable::default(),
+            quota: Quota::new(capacity),
+            used_pages: 0,
+            freed: Vec::new(),
+        }
+    }
+
+    /// Gives `count` extents to `owner`, or none: `Full`.
+    pub fn reserve(&mut self, owner: Owner, count: u64) -> Result<Vec<ExtentRef>, Status> {
+        self.quota.take(count).map_err(|_| Status::Full)?;
+        while !self.freed.is_empty() && self.quota.reserved() + self.freed.len() as u64 > self.quota.capacity() {
+            self.freed.pop();
+        }
+        let frames: Result<Vec<Frames>, _> = (0..count).map(|_| Frames::map()).collect();
+        match frames {
+            Ok(frames) => Ok(frames.into_iter().map(|frames| self.extents.insert(owner, frames)).collect()),
+            Err(error) => {
+                tracing::error!("cannot map {count} extents: {error}; see vm.max_map_count and vm.overcommit_memory");
+                self.quota.give_back(count);
+                Err(Status::Full)
+            }
+        }
+    }
+
+    /// Frees unnamed extents of `client`, all of them or none. An extent named twice is freed before it is reached
+    /// again: `StaleExtent`.
+    pub fn release(&mut self, client: Incarnation, extents: impl Iterator<Item = ExtentRef>) -> Result<(), Status> {
+        let mut seen = Vec::new();
+        for extent in extents {
+            if self.extents.get(extent)?.owner != Owner::Client(client) {
+                return Err(Status::NotOwner);
+            }
+            seen.push(extent);
+        }
+        let count = seen.len();
+        seen.sort_unstable_by_key(|extent| extent.index);
+        seen.dedup();
+        if seen.len() != count {
+            return Err(Status::StaleExtent);
+        }
+        self.free(&seen);
+        Ok(())
+    }
+
+    /// What a page holds, for `client`.
+    pub fn read(&self, client: Incarnation, page: PageRef) -> Result<PageContent<'_>, Status> {
+        let number = page_number(page)?;
+        let extent = self.extents.get(page.extent)?;
+        if extent.owner.admits(client) { Ok(extent.frames.read(number)) } else { Err(Status::NotOwner) }
+    }
+
+    /// Whether `client` may read and write a page.
+    pub fn check(&self, client: Incarnation, page: PageRef) -> Result<(), Status> {
+        self.read(client, page).map(drop)
+    }
+
+    /// Lets a page hold `content`, for `client`.
+    pub fn write(&mut self, client: Incarnation, page: PageRef, content: PageContent<'_>) -> Result<(), Status> {
+        let number = page_number(page)?;
+        let extent = self.extents.get_mut(page.extent)?;
+        if !extent.owner.admits(client) {
+            return Err(Status::NotOwner);
+        }
+        let was_present = extent.frames.is_present(number);
+        extent.frames.write(number, content);
+        self.used_pages += u64::from(extent.frames.is_present(number));
+        self.used_pages -= u64::from(was_present);
+        Ok(())
+    }
+
+    /// The named object, and whether it existed; without `create_bytes` it has to.
+    pub fn open_name(
+        &mut self,
+        hash: NameHash,
+        create_bytes: Option<u64>,
+    ) -> Result<(&NamedObject, bool), OpenNameError> {
+        let existing_bytes = self.names.get(&hash).map(|object| object.size_bytes);
+        match (existing_bytes, create_bytes) {
+            (None, None) => return Err(OpenNameError::Refused(Status::NoSuchName)),
+            (Some(existing_bytes), Some(asked)) if existing_bytes != asked => {
+                return Err(OpenNameError::SizeDiffers { existing_bytes });
+            }
+            (Some(_), _) => {}
+            (None, Some(size_bytes)) => {
+                let extents = self.reserve(Owner::Named, extents_for(size_bytes)).map_err(OpenNameError::Refused)?;
+                self.names.insert(hash, NamedObject { size_bytes, extents });
+            }
+        }
+        let object = self.names.get(&hash).ok_or(OpenNameError::Refused(Status::NoSuchName))?;
+        Ok((object, existing_bytes.is_some()))
+    }
+
+    /// The named object, if there is one.
+    pub fn name(&self, hash: &NameHash) -> Option<&NamedObject> {
+        self.names.get(hash)
+    }
+
+    /// Frees a named object.
+    pub fn free_name(&mut self, hash: &NameHash) -> Result<(), Status> {
+        let object = self.names.remove(hash).ok_or(Status::NoSuchName)?;
+        self.free(&object.extents);
+        Ok(())
+    }
+
+    /// Frees all unnamed extents of a client whose lease has ended, and says how many. What is freed is decided by who
+    /// owns an extent now, never by what the client once had.
+    pub fn reclaim(&mut self, client: Incarnation) -> usize {
+        let owned = |(name, extent): (ExtentRef, &crate::extent::Extent)| {
+            (extent.owner == Owner::Client(client)).then_some(name)
+        };
+        let extents: Vec<ExtentRef> = self.extents.iter().filter_map(owned).collect();
+        self.free(&extents);
+        extents.len()
+    }
+
+    /// Gives the memory of up to `extents` freed extents back to the kernel. Returns whether there is more: it is spread
+    /// over time so that a large client's end does not keep the others waiting.
+    pub fn tidy(&mut self, extents: usize) -> bool {
+        self.freed.truncate(self.freed.len().saturating_sub(extents));
+        !self.freed.is_empty()
+    }
+
+    /// Extents in all, and extents given out.
+    pub fn quota(&self) -> Quota {
+        self.quota
+    }
+
+    /// Pages that hold data.
+    pub fn used_pages(&self) -> u64 {
+        self.used_pages
+    }
+
+    /// How many named objects there are.
+    pub fn names(&self) -> usize {
+        self.names.len()
+    }
+
+    /// Frees extents that exist.
+    fn free(&mut self, extents: &[ExtentRef]) {
+        for &extent in extents {
+            let Ok(removed) = self.extents.remove(extent) else {
+                debug_assert!(false, "{extent:?} was freed before");
+                continue;
+            };
+            self.quota.give_back(1);
+            self.used_pages -= u64::from(removed.frames.present_pages());
+            self.freed.push(removed.frames);
+        }
+    }
+}
+
+fn page_number(page: PageRef) -> Result<PageNumber, Status> {
+    PageNumber::try_from(page.page).map_err(|_| Status::OutOfRange)
+}
+
+#[cfg(test)]
+mod tests;
