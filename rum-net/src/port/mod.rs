@@ -1,5 +1,6 @@
 //! Packet interfaces behind one trait. A port moves whole Ethernet frames and knows nothing of what is in them.
 
+pub mod memory;
 pub mod spec;
 
 use std::{fmt, io, os::fd::RawFd, time::Duration};

@@ -2,11 +2,37 @@
 //! events come out. `client` is the asking side of one session with one slave, `server` the answering side of
 //! many. A request runs at most once; its answer is delivered exactly once, or the session is reset.
 
+//!
+//! What holds it together:
+//! - A session has up to 32 slots; request `id` uses slot `id % slots`, ids only grow. The server keeps the last id of
+//!   each slot and its response, so a packet that comes twice never runs a request twice.
+//! - Only the client has timers. When a request has no whole answer in time it sends a probe with the set of response
+//!   fragments it has; the server sends the others, or says which request fragments it lacks, or that it is executing.
+//!   So whatever packet is lost, the next probe finds out what to send.
+//! - At most [`WINDOW`] packets of messages longer than one packet are under way in each direction of a session.
+//! - Each packet of a client says which of its slots are idle: their responses are forgotten.
+
 pub mod client;
+mod fragment;
+mod rtt;
 pub mod server;
+mod session;
+pub mod stats;
+
+pub use stats::{ClientStats, Drops, ServerStats};
 
 /// The most bytes of one request or one response, head and body together.
 pub const MAX_MESSAGE_BYTES: usize = 36 * crate::PAGE_BYTES;
+/// The most requests of a session in flight at once.
+pub const MAX_SLOTS: usize = 32;
+/// The smallest MTU that the protocol works over.
+pub const MIN_MTU: usize = 1500;
+/// The largest packet: longer MTUs are not made use of.
+pub const MAX_PACKET_BYTES: usize = 60_000;
+/// Packets of multi-packet messages that are sent before the other side has said that it got them.
+pub const WINDOW: u32 = 64;
+/// Fragments of multi-packet messages after which their receiver says which it has.
+const ACK_EVERY: u32 = WINDOW / 4;
 
 /// Drawn at random when a process starts; tells a restarted process from the old one.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
@@ -20,3 +46,6 @@ pub struct Packet<'a> {
     /// A fragment of a message; may be empty.
     pub body: &'a [u8],
 }
+
+#[cfg(test)]
+mod tests;

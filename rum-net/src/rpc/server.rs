@@ -1,9 +1,23 @@
 //! The answering side: all sessions of a slave.
 
-use std::time::{Duration, Instant};
+use std::{
+    collections::{HashMap, VecDeque},
+    time::{Duration, Instant},
+};
 
-use super::{Incarnation, Packet};
-use crate::port::{Address, LinkId};
+use super::{
+    ACK_EVERY, Incarnation, MAX_MESSAGE_BYTES, MAX_PACKET_BYTES, MAX_SLOTS, MIN_MTU, Packet, ServerStats,
+    fragment::{FragmentSet, Layout},
+    session::{Phase, Pool, Session, SessionMap},
+};
+use crate::{
+    port::{Address, LinkId},
+    wire::{
+        checksum::Checksummer,
+        header::{HEADER_BYTES, Header, Kind, flag},
+        hello::{Hello, HelloAck},
+    },
+};
 
 /// Names a session of this server; never used twice.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -21,7 +35,8 @@ pub struct RequestToken {
 /// What came of a packet or of the time.
 #[derive(Debug)]
 pub enum ServerEvent<'a> {
-    /// A client opened a session.
+    /// A client opened a session. When it is the same client's next session on the same channel, `Closed` of the former
+    /// follows.
     Opened {
         /// The session.
         session: SessionId,
@@ -51,7 +66,7 @@ pub enum ServerEvent<'a> {
 pub struct ServerConfig {
     /// Of this process.
     pub incarnation: Incarnation,
-    /// The port's MTU in bytes.
+    /// The port's MTU in bytes, at least [`MIN_MTU`].
     pub mtu: usize,
     /// A session is closed after this long without a packet from its client.
     pub session_timeout: Duration,
@@ -59,61 +74,670 @@ pub struct ServerConfig {
     pub max_sessions: usize,
 }
 
+/// Resets and refusals go to whoever sends packets of unknown sessions: not more than this many at once, and as many
+/// again each `STRANGERS_PERIOD`.
+const MAX_STRANGERS: u32 = 256;
+const STRANGERS_PERIOD: Duration = Duration::from_millis(10);
+/// Small packets waiting to be sent; above, they are not made: the clients ask again.
+const MAX_CONTROL: usize = 4096;
+
+/// A small packet that waits to be sent.
+#[derive(Clone, Copy, Debug)]
+enum Control {
+    HelloAck { to: Address, attempt: u64, client: Incarnation, session: u64, mtu: u32, slots: u32 },
+    Reset { to: Address, session: u64 },
+    KeepAlive { to: Address, session: u64 },
+    Bye { to: Address, session: u64 },
+    Status { to: Address, session: u64, request: u64, received: FragmentSet, flags: u16 },
+}
+
+impl Control {
+    fn to(&self) -> Address {
+        match *self {
+            Self::HelloAck { to, .. }
+            | Self::Reset { to, .. }
+            | Self::KeepAlive { to, .. }
+            | Self::Bye { to, .. }
+            | Self::Status { to, .. } => to,
+        }
+    }
+}
+
+/// A slot with fragments of a response to send.
+#[derive(Clone, Copy, Debug)]
+struct Ready {
+    session: u64,
+    slot: usize,
+}
+
+/// What `poll_transmit` gave last, to take it back.
+#[derive(Clone, Copy, Debug)]
+enum Sent {
+    Control(Control),
+    Fragment(Ready, u32),
+}
+
 /// All sessions of a slave.
 #[derive(Debug)]
-pub struct Server {}
+pub struct Server {
+    config: ServerConfig,
+    next_session: u64,
+    sessions: SessionMap,
+    /// The last session of each client and channel.
+    clients: HashMap<(Incarnation, u32), u64>,
+    control: VecDeque<Control>,
+    ready: VecDeque<Ready>,
+    requests: Pool,
+    responses: Pool,
+    /// No session expires earlier.
+    earliest_expiry: Option<Instant>,
+    strangers: u32,
+    strangers_since: Option<Instant>,
+    checksummer: Checksummer,
+    head: [u8; HEADER_BYTES + 64],
+    last_sent: Option<Sent>,
+    stats: ServerStats,
+}
 
 impl Server {
     /// A server without sessions.
-    pub fn new(_config: ServerConfig) -> Self {
-        todo!()
+    ///
+    /// # Panics
+    /// If the MTU is below [`MIN_MTU`].
+    pub fn new(config: ServerConfig) -> Self {
+        assert!(config.mtu >= MIN_MTU, "MTU {} is below {MIN_MTU}", config.mtu);
+        Self {
+            next_session: first_session(config.incarnation),
+            config,
+            sessions: SessionMap::default(),
+            clients: HashMap::new(),
+            control: VecDeque::new(),
+            ready: VecDeque::new(),
+            requests: Pool::default(),
+            responses: Pool::default(),
+            earliest_expiry: None,
+            strangers: 0,
+            strangers_since: None,
+            checksummer: Checksummer::new(),
+            head: [0; HEADER_BYTES + 64],
+            last_sent: None,
+            stats: ServerStats::default(),
+        }
     }
+
+    /// Sessions that are open.
+    pub fn session_count(&self) -> usize {
+        self.sessions.len()
+    }
+
+    /// Counters since `new`.
+    pub fn stats(&self) -> ServerStats {
+        self.stats
+    }
+
     /// Takes a packet (the bytes after the Ethernet header). A bad one is counted and dropped.
     pub fn handle(
         &mut self,
-        _now: Instant,
-        _from: Address,
-        _packet: &[u8],
-        _sink: &mut dyn FnMut(&mut Responder<'_>, ServerEvent<'_>),
+        now: Instant,
+        from: Address,
+        packet: &[u8],
+        sink: &mut dyn FnMut(&mut Responder<'_>, ServerEvent<'_>),
     ) {
-        todo!()
+        let (header, payload) = match Header::decode(packet) {
+            Ok(parts) => parts,
+            Err(error) => return self.stats.drops.count(error),
+        };
+        self.stats.packets_received += 1;
+        match header.kind {
+            Kind::Hello => return self.on_hello(now, from, &header, payload, sink),
+            Kind::HelloAck | Kind::Response | Kind::Status | Kind::Reset => {
+                self.stats.drops.kind += 1;
+                return;
+            }
+            Kind::Request | Kind::Probe | Kind::Ack | Kind::KeepAlive | Kind::Bye => {}
+        }
+        let Some(session) = self.sessions.get_mut(&header.session) else {
+            return self.on_unknown_session(now, from, &header);
+        };
+        session.heard = now;
+        session.address = Some(from);
+        self.forget_responses(&header);
+        match header.kind {
+            Kind::Request => self.on_request(from, &header, payload, sink),
+            Kind::Probe => self.on_probe(from, &header, payload),
+            Kind::Ack => self.on_ack(&header, payload),
+            Kind::KeepAlive => self.push_control(Control::KeepAlive { to: from, session: header.session }),
+            _ => {
+                self.push_control(Control::Bye { to: from, session: header.session });
+                if let Some(client) = self.remove(header.session) {
+                    let event = ServerEvent::Closed { session: SessionId(header.session), client };
+                    sink(&mut Responder { buffer: &mut Vec::new(), answered: false }, event);
+                }
+            }
+        }
+        self.unblock(header.session);
     }
+
+    fn on_hello(
+        &mut self,
+        now: Instant,
+        from: Address,
+        header: &Header,
+        payload: &[u8],
+        sink: &mut dyn FnMut(&mut Responder<'_>, ServerEvent<'_>),
+    ) {
+        let Some(hello) = Hello::decode(payload).filter(|hello| hello.mtu as usize >= MIN_MTU && hello.slots > 0)
+        else {
+            self.stats.drops.malformed += 1;
+            return;
+        };
+        let client = Incarnation(hello.client);
+        let mtu = (hello.mtu as usize).min(self.config.mtu).min(MAX_PACKET_BYTES);
+        let slots = 1 << hello.slots.min(MAX_SLOTS as u32).ilog2();
+        let ack =
+            |session| Control::HelloAck { to: from, attempt: header.request, client, session, mtu: mtu as u32, slots };
+        let former = self.clients.get(&(client, hello.channel)).copied();
+        if let Some(id) = former
+            && let Some(session) = self.sessions.get_mut(&id)
+        {
+            if session.attempt > header.request {
+                self.stats.drops.stale += 1;
+                return;
+            }
+            if session.attempt == header.request {
+                session.heard = now;
+                session.address = Some(from);
+                return self.push_control(ack(id));
+            }
+        } else if self.sessions.len() >= self.config.max_sessions {
+            self.stats.drops.refused += 1;
+            if self.may_answer_stranger(now) {
+                self.push_control(ack(0));
+            }
+            return;
+        }
+        let id = self.next_session;
+        self.next_session = id.wrapping_add(1).max(1);
+        let session = Session {
+            client,
+            channel: hello.channel,
+            attempt: header.request,
+            address: Some(from),
+            heard: now,
+            fragment_bytes: (mtu - HEADER_BYTES) as u32,
+            slot_count: slots,
+            slots: Vec::new(),
+            answered: 0,
+            blocked: 0,
+            in_flight: 0,
+            progress: 0,
+            unacked: 0,
+        };
+        self.sessions.insert(id, session);
+        self.clients.insert((client, hello.channel), id);
+        self.earliest_expiry.get_or_insert(now + self.config.session_timeout);
+        self.push_control(ack(id));
+        let mut unused = Vec::new();
+        let mut responder = Responder { buffer: &mut unused, answered: false };
+        sink(&mut responder, ServerEvent::Opened { session: SessionId(id), client });
+        if let Some(former) = former
+            && self.remove(former).is_some()
+        {
+            sink(&mut responder, ServerEvent::Closed { session: SessionId(former), client });
+        }
+    }
+
+    fn on_unknown_session(&mut self, now: Instant, from: Address, header: &Header) {
+        self.stats.drops.session += 1;
+        if self.may_answer_stranger(now) {
+            self.stats.resets += 1;
+            let session = header.session;
+            self.push_control(match header.kind {
+                Kind::Bye => Control::Bye { to: from, session },
+                _ => Control::Reset { to: from, session },
+            });
+        }
+    }
+
+    /// Limits the rate of answers to packets that belong to no session.
+    fn may_answer_stranger(&mut self, now: Instant) -> bool {
+        let since = *self.strangers_since.get_or_insert(now);
+        if now.saturating_duration_since(since) >= STRANGERS_PERIOD {
+            self.strangers_since = Some(now);
+            self.strangers = 0;
+        }
+        self.strangers += 1;
+        self.strangers <= MAX_STRANGERS
+    }
+
+    /// The client says which slots are idle: their responses have arrived.
+    fn forget_responses(&mut self, header: &Header) {
+        let Some(session) = self.sessions.get_mut(&header.session) else { return };
+        let mut idle = header.idle & session.answered;
+        let horizon = header.request.saturating_add(u64::from(header.ahead));
+        while idle != 0 {
+            let index = idle.trailing_zeros() as usize;
+            idle &= idle - 1;
+            if session.slots[index].id <= horizon
+                && let Some(response) = session.forget_response(index)
+            {
+                self.responses.give(response);
+            }
+        }
+    }
+
+    fn on_request(
+        &mut self,
+        from: Address,
+        header: &Header,
+        payload: &[u8],
+        sink: &mut dyn FnMut(&mut Responder<'_>, ServerEvent<'_>),
+    ) {
+        let Some(session) = self.sessions.get_mut(&header.session) else { return };
+        let layout = Layout::new(header.message_bytes, session.fragment_bytes);
+        let fragment = layout.and_then(|layout| layout.index(header.offset, payload.len()));
+        let (Some(layout), Some(fragment)) = (layout, fragment) else {
+            self.stats.drops.malformed += 1;
+            return;
+        };
+        let (index, slot) = session.slot_mut(header.request);
+        if header.request < slot.id {
+            self.stats.drops.stale += 1;
+            return;
+        }
+        if header.request == slot.id && !matches!(slot.phase, Phase::Receiving { .. }) {
+            return self.on_repeated_request(from, header, index);
+        }
+        if header.request > slot.id {
+            if matches!(slot.phase, Phase::Executing { .. }) {
+                self.stats.drops.malformed += 1;
+                return;
+            }
+            slot.id = header.request;
+            if let Some(response) = session.forget_response(index) {
+                self.responses.give(response);
+            }
+            let slot = &mut session.slots[index];
+            if layout.is_single() {
+                slot.phase = Phase::Executing { layout };
+                return self.execute(header, index, payload, sink);
+            }
+            let mut buffer = match std::mem::take(&mut slot.phase) {
+                Phase::Receiving { buffer, .. } => buffer,
+                _ => self.requests.take(),
+            };
+            if buffer.len() < layout.message_bytes() as usize {
+                buffer.resize(layout.message_bytes() as usize, 0);
+            }
+            slot.phase = Phase::Receiving { layout, received: FragmentSet::default(), buffer };
+        }
+        self.on_request_fragment(from, header, index, (layout, fragment), payload, sink);
+    }
+
+    /// Takes one of several fragments of a request.
+    fn on_request_fragment(
+        &mut self,
+        from: Address,
+        header: &Header,
+        index: usize,
+        (layout, fragment): (Layout, u32),
+        payload: &[u8],
+        sink: &mut dyn FnMut(&mut Responder<'_>, ServerEvent<'_>),
+    ) {
+        let Some(session) = self.sessions.get_mut(&header.session) else { return };
+        let slot = &mut session.slots[index];
+        let Phase::Receiving { layout: expected, received, buffer } = &mut slot.phase else { return };
+        if *expected != layout {
+            self.stats.drops.malformed += 1;
+            return;
+        }
+        if !received.insert(fragment) {
+            self.stats.drops.duplicate += 1;
+            return;
+        }
+        buffer[layout.range(fragment)].copy_from_slice(payload);
+        if *received == layout.all() {
+            let buffer = std::mem::take(buffer);
+            slot.phase = Phase::Executing { layout };
+            session.progress &= !(1 << index);
+            self.execute(header, index, &buffer[..layout.message_bytes() as usize], sink);
+            self.requests.give(buffer);
+            self.tell_if_executing(from, header, index);
+            return;
+        }
+        session.progress |= 1 << index;
+        session.unacked += 1;
+        if session.unacked < ACK_EVERY {
+            return;
+        }
+        session.unacked = 0;
+        let mut progress = std::mem::take(&mut session.progress);
+        while progress != 0 {
+            let index = progress.trailing_zeros() as usize;
+            progress &= progress - 1;
+            self.push_status(from, header.session, index, 0);
+        }
+    }
+
+    /// Lets the client's window go on while a long request without an answer yet is executed.
+    fn tell_if_executing(&mut self, from: Address, header: &Header, index: usize) {
+        let session = self.sessions.get(&header.session);
+        if session.is_some_and(|session| matches!(session.slots[index].phase, Phase::Executing { .. })) {
+            self.push_status(from, header.session, index, 0);
+        }
+    }
+
+    /// Hands a whole request up, and takes the answer if there is one at once.
+    fn execute(
+        &mut self,
+        header: &Header,
+        index: usize,
+        message: &[u8],
+        sink: &mut dyn FnMut(&mut Responder<'_>, ServerEvent<'_>),
+    ) {
+        let Some(session) = self.sessions.get(&header.session) else { return };
+        self.stats.requests += 1;
+        let mut buffer = self.responses.take();
+        buffer.clear();
+        let mut responder = Responder { buffer: &mut buffer, answered: false };
+        let token = RequestToken { session: SessionId(header.session), request: header.request };
+        sink(&mut responder, ServerEvent::Request { token, client: session.client, message });
+        if responder.answered {
+            self.answer(token, index, buffer);
+        } else {
+            self.responses.give(buffer);
+        }
+    }
+
+    fn on_repeated_request(&mut self, from: Address, header: &Header, index: usize) {
+        let Some(session) = self.sessions.get_mut(&header.session) else { return };
+        match session.slots[index].phase {
+            Phase::Answered { .. } => {
+                self.stats.repeated += 1;
+                session.on_response_progress(index, FragmentSet::default(), true);
+                self.push_ready(Ready { session: header.session, slot: index });
+            }
+            Phase::Executing { .. } => self.push_status(from, header.session, index, flag::ANSWERS_PROBE),
+            Phase::Idle | Phase::Receiving { .. } => self.stats.drops.stale += 1,
+        }
+    }
+
+    fn on_probe(&mut self, from: Address, header: &Header, payload: &[u8]) {
+        let Some(session) = self.sessions.get_mut(&header.session) else { return };
+        let Ok(bits) = payload.try_into() else {
+            self.stats.drops.malformed += 1;
+            return;
+        };
+        let (index, slot) = session.slot_mut(header.request);
+        if header.request < slot.id {
+            self.stats.drops.stale += 1;
+            return;
+        }
+        if header.request > slot.id {
+            return self.push_control(Control::Status {
+                to: from,
+                session: header.session,
+                request: header.request,
+                received: FragmentSet::default(),
+                flags: flag::ANSWERS_PROBE,
+            });
+        }
+        match slot.phase {
+            Phase::Answered { .. } => {
+                let has = FragmentSet(u128::from_le_bytes(bits));
+                if session.on_response_progress(index, has, true) {
+                    self.push_ready(Ready { session: header.session, slot: index });
+                }
+            }
+            Phase::Receiving { .. } | Phase::Executing { .. } => {
+                self.push_status(from, header.session, index, flag::ANSWERS_PROBE);
+            }
+            Phase::Idle => self.stats.drops.stale += 1,
+        }
+    }
+
+    fn on_ack(&mut self, header: &Header, payload: &[u8]) {
+        let Some(session) = self.sessions.get_mut(&header.session) else { return };
+        if payload.is_empty() {
+            return;
+        }
+        let Ok(bits) = payload.try_into() else {
+            self.stats.drops.malformed += 1;
+            return;
+        };
+        let (index, slot) = session.slot_mut(header.request);
+        if slot.id == header.request {
+            session.on_response_progress(index, FragmentSet(u128::from_le_bytes(bits)), false);
+        } else {
+            self.stats.drops.stale += 1;
+        }
+    }
+
+    /// Slots that the window held back may have room now.
+    fn unblock(&mut self, id: u64) {
+        let Some(session) = self.sessions.get_mut(&id) else { return };
+        if session.blocked == 0 || session.in_flight >= super::WINDOW {
+            return;
+        }
+        let mut blocked = std::mem::take(&mut session.blocked);
+        while blocked != 0 {
+            let slot = blocked.trailing_zeros() as usize;
+            blocked &= blocked - 1;
+            self.push_ready(Ready { session: id, slot });
+        }
+    }
+
     /// Answers a request later than in `handle`. Ignored when its session has gone.
-    pub fn respond(&mut self, _token: RequestToken, _response: &[u8]) {
-        todo!()
+    pub fn respond(&mut self, token: RequestToken, response: &[u8]) {
+        let Some(session) = self.sessions.get_mut(&token.session.0) else { return };
+        let (index, slot) = session.slot_mut(token.request);
+        if slot.id != token.request || !matches!(slot.phase, Phase::Executing { .. }) {
+            return;
+        }
+        let mut buffer = self.responses.take();
+        buffer.clear();
+        buffer.extend_from_slice(response);
+        self.answer(token, index, buffer);
     }
+
+    fn answer(&mut self, token: RequestToken, index: usize, mut response: Vec<u8>) {
+        let Some(session) = self.sessions.get_mut(&token.session.0) else { return };
+        response.truncate(MAX_MESSAGE_BYTES);
+        let layout = Layout::new(response.len() as u32, session.fragment_bytes).expect("cut to the longest allowed");
+        session.answered |= 1 << index;
+        let (sent, acked) = (FragmentSet::default(), FragmentSet::default());
+        session.slots[index].phase = Phase::Answered { layout, response, sent, acked };
+        self.push_ready(Ready { session: token.session.0, slot: index });
+    }
+
+    fn push_ready(&mut self, ready: Ready) {
+        let Some(session) = self.sessions.get_mut(&ready.session) else { return };
+        let slot = &mut session.slots[ready.slot];
+        if !slot.queued {
+            slot.queued = true;
+            self.ready.push_back(ready);
+        }
+    }
+
+    fn push_control(&mut self, control: Control) {
+        if self.control.len() < MAX_CONTROL {
+            self.control.push_back(control);
+        } else {
+            self.stats.drops.refused += 1;
+        }
+    }
+
+    /// Tells the client how far a request is.
+    fn push_status(&mut self, to: Address, session: u64, index: usize, flags: u16) {
+        let Some(slot) = self.sessions.get(&session).map(|session| &session.slots[index]) else { return };
+        let (received, flags) = match slot.phase {
+            Phase::Receiving { received, .. } => (received, flags),
+            Phase::Executing { layout } => (layout.all(), flags | flag::EXECUTING),
+            Phase::Idle | Phase::Answered { .. } => return,
+        };
+        self.push_control(Control::Status { to, session, request: slot.id, received, flags });
+    }
+
     /// The next packet to send and where to: call until `None`.
     pub fn poll_transmit(&mut self, _now: Instant) -> Option<(Address, Packet<'_>)> {
-        todo!()
+        self.last_sent = None;
+        if let Some(control) = self.control.pop_front() {
+            self.last_sent = Some(Sent::Control(control));
+            self.stats.packets_sent += 1;
+            return Some((control.to(), self.build_control(control)));
+        }
+        let (ready, to, fragment) = self.next_fragment()?;
+        self.last_sent = Some(Sent::Fragment(ready, fragment));
+        self.stats.packets_sent += 1;
+        let slot = &self.sessions.get(&ready.session)?.slots[ready.slot];
+        let Phase::Answered { layout, response, .. } = &slot.phase else { return None };
+        let range = layout.range(fragment);
+        let mut header = Header::new(Kind::Response, ready.session, slot.id);
+        header.message_bytes = layout.message_bytes();
+        header.offset = range.start as u32;
+        let body = &response[range];
+        header.encode(&mut self.head[..HEADER_BYTES], body, &mut self.checksummer);
+        Some((to, Packet { head: &self.head[..HEADER_BYTES], body }))
     }
+
+    /// Takes turns among all slots with something to send.
+    fn next_fragment(&mut self) -> Option<(Ready, Address, u32)> {
+        while let Some(ready) = self.ready.pop_front() {
+            let Some(session) = self.sessions.get_mut(&ready.session) else { continue };
+            session.slots[ready.slot].queued = false;
+            let Some(to) = session.address else { continue };
+            let Some((fragment, more)) = session.next_fragment(ready.slot) else { continue };
+            if more {
+                session.slots[ready.slot].queued = true;
+                self.ready.push_back(ready);
+            }
+            return Some((ready, to, fragment));
+        }
+        None
+    }
+
+    fn build_control(&mut self, control: Control) -> Packet<'_> {
+        let mut header = match control {
+            Control::HelloAck { session, attempt, .. } => Header::new(Kind::HelloAck, session, attempt),
+            Control::Reset { session, .. } => Header::new(Kind::Reset, session, 0),
+            Control::KeepAlive { session, .. } => Header::new(Kind::KeepAlive, session, 0),
+            Control::Bye { session, .. } => Header::new(Kind::Bye, session, 0),
+            Control::Status { session, request, .. } => Header::new(Kind::Status, session, request),
+        };
+        let mut head_bytes = HEADER_BYTES;
+        match control {
+            Control::HelloAck { client, mtu, slots, .. } => {
+                head_bytes += HelloAck::BYTES;
+                let ack = HelloAck { client: client.0, server: self.config.incarnation.0, mtu, slots };
+                self.head[HEADER_BYTES..head_bytes].copy_from_slice(&ack.encode());
+            }
+            Control::Status { received, flags, .. } => {
+                head_bytes += size_of::<u128>();
+                header.flags = flags;
+                self.head[HEADER_BYTES..head_bytes].copy_from_slice(&received.0.to_le_bytes());
+            }
+            Control::Reset { .. } | Control::KeepAlive { .. } | Control::Bye { .. } => {}
+        }
+        header.encode(&mut self.head[..head_bytes], &[], &mut self.checksummer);
+        Packet { head: &self.head[..head_bytes], body: &[] }
+    }
+
     /// The packet that `poll_transmit` gave last could not be sent: keep it (or, its link closed, drop it).
     pub fn not_sent(&mut self) {
-        todo!()
+        let Some(sent) = self.last_sent.take() else { return };
+        self.stats.packets_sent -= 1;
+        match sent {
+            Sent::Control(control) => self.control.push_front(control),
+            Sent::Fragment(ready, fragment) => {
+                let Some(session) = self.sessions.get_mut(&ready.session) else { return };
+                session.take_back(ready.slot, fragment);
+                self.push_ready(ready);
+            }
+        }
     }
+
     /// Closes sessions that were silent too long; their ends are told to `sink`.
-    pub fn expire(&mut self, _now: Instant, _sink: &mut dyn FnMut(ServerEvent<'_>)) {
-        todo!()
+    pub fn expire(&mut self, now: Instant, sink: &mut dyn FnMut(ServerEvent<'_>)) {
+        if self.earliest_expiry.is_none_or(|earliest| now < earliest) {
+            return;
+        }
+        let timeout = self.config.session_timeout;
+        let is_silent = |session: &Session| now >= session.heard + timeout;
+        let silent: Vec<u64> =
+            self.sessions.iter().filter(|(_, session)| is_silent(session)).map(|(id, _)| *id).collect();
+        for id in silent {
+            if let Some(client) = self.remove(id) {
+                sink(ServerEvent::Closed { session: SessionId(id), client });
+            }
+        }
+        self.earliest_expiry = self.sessions.values().map(|session| session.heard + timeout).min();
     }
+
+    /// When `expire` has to be called. May be earlier than needed.
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        self.earliest_expiry
+    }
+
+    fn remove(&mut self, id: u64) -> Option<Incarnation> {
+        let session = self.sessions.remove(&id)?;
+        let key = (session.client, session.channel);
+        if self.clients.get(&key) == Some(&id) {
+            self.clients.remove(&key);
+        }
+        for slot in session.slots {
+            match slot.phase {
+                Phase::Receiving { buffer, .. } => self.requests.give(buffer),
+                Phase::Answered { response, .. } => self.responses.give(response),
+                Phase::Idle | Phase::Executing { .. } => {}
+            }
+        }
+        Some(session.client)
+    }
+
     /// Nothing more can be sent on this link; its sessions live on until they expire or their clients come by another.
-    pub fn link_closed(&mut self, _link: LinkId) {
-        todo!()
+    pub fn link_closed(&mut self, link: LinkId) {
+        self.control.retain(|control| control.to().link != link);
+        for session in self.sessions.values_mut() {
+            if session.address.is_some_and(|address| address.link == link) {
+                session.disconnect();
+            }
+        }
+        if let Some(Sent::Control(control)) = self.last_sent
+            && control.to().link == link
+        {
+            self.last_sent = None;
+        }
     }
+
     /// Whether packets wait to be sent.
     pub fn wants_transmit(&self) -> bool {
-        todo!()
+        !self.control.is_empty() || !self.ready.is_empty()
     }
+}
+
+/// Where a server starts to count its sessions: far from where any other incarnation does, so that an id is not drawn
+/// again (finaliser of splitmix64: Steele, Lea and Flood, "Fast splittable pseudorandom number generators", 2014).
+fn first_session(incarnation: Incarnation) -> u64 {
+    let mix = |word: u64| {
+        let word = (word ^ word >> 30).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        let word = (word ^ word >> 27).wrapping_mul(0x94D0_49BB_1331_11EB);
+        word ^ word >> 31
+    };
+    mix(mix(incarnation.0 as u64) ^ (incarnation.0 >> 64) as u64).max(1)
 }
 
 /// Lets the sink of `Server::handle` answer at once, without a copy on the way.
 #[derive(Debug)]
 pub struct Responder<'a> {
-    _server: std::marker::PhantomData<&'a mut ()>,
+    buffer: &'a mut Vec<u8>,
+    answered: bool,
 }
 
 impl Responder<'_> {
     /// The buffer to build the response in: empty, at most `MAX_MESSAGE_BYTES` are sent. Calling this answers the
     /// request when the sink returns; without it the answer comes later by `Server::respond`.
     pub fn response(&mut self) -> &mut Vec<u8> {
-        todo!()
+        self.answered = true;
+        self.buffer
     }
 }

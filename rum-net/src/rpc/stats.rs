@@ -1,0 +1,86 @@
+//! Counters of both sides.
+
+use crate::wire::header::HeaderError;
+
+/// Packets that were dropped, by reason.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Drops {
+    /// Cut short.
+    pub truncated: u64,
+    /// Another protocol.
+    pub magic: u64,
+    /// Another version of the protocol.
+    pub version: u64,
+    /// Damaged on the way.
+    pub checksum: u64,
+    /// Unknown kind, or one that only the other side may send.
+    pub kind: u64,
+    /// Fields that contradict each other or the session.
+    pub malformed: u64,
+    /// Of a session that is not there.
+    pub session: u64,
+    /// Of a request that was finished before.
+    pub stale: u64,
+    /// A fragment that is there already.
+    pub duplicate: u64,
+    /// No room: too many sessions, or too many answers waiting to be sent.
+    pub refused: u64,
+}
+
+impl Drops {
+    pub(crate) fn count(&mut self, error: HeaderError) {
+        *match error {
+            HeaderError::Truncated => &mut self.truncated,
+            HeaderError::Magic => &mut self.magic,
+            HeaderError::Version(_) => &mut self.version,
+            HeaderError::Checksum => &mut self.checksum,
+            HeaderError::Kind(_) => &mut self.kind,
+        } += 1;
+    }
+
+    /// All dropped packets.
+    pub fn total(&self) -> u64 {
+        self.truncated
+            + self.magic
+            + self.version
+            + self.checksum
+            + self.kind
+            + self.malformed
+            + self.session
+            + self.stale
+            + self.duplicate
+            + self.refused
+    }
+}
+
+/// Counters of a client's session.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct ClientStats {
+    /// Packets taken.
+    pub packets_received: u64,
+    /// Packets given out for sending.
+    pub packets_sent: u64,
+    /// Times that an answer was waited for in vain.
+    pub timeouts: u64,
+    /// Sessions that the server did not know any more.
+    pub resets: u64,
+    /// Packets dropped.
+    pub drops: Drops,
+}
+
+/// Counters of a server.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct ServerStats {
+    /// Packets taken.
+    pub packets_received: u64,
+    /// Packets given out for sending.
+    pub packets_sent: u64,
+    /// Requests handed up.
+    pub requests: u64,
+    /// Requests that came again after they had run, and were answered from memory.
+    pub repeated: u64,
+    /// Resets sent to clients whose session is not there.
+    pub resets: u64,
+    /// Packets dropped.
+    pub drops: Drops,
+}

@@ -1,0 +1,266 @@
+//! The header of every RUM packet, after the Ethernet header. All integers are little-endian.
+//!
+//! ```text
+//!      0        4      6   7   8
+//!      +--------+------+---+---+----------------+
+//!    0 |checksum| magic|ver|knd| session        |
+//!      +--------+------+---+---+--------+-------+
+//!   16 | request                | message| offset|
+//!      +--------+---------------+----+---+-------+
+//!   32 | idle   | ahead | length| ag | payload …
+//!      +--------+-------+-------+----+-----------
+//! ```
+//! | at | bytes | field | meaning |
+//! |---|---|---|---|
+//! | 0 | 4 | checksum | CRC32C of everything that follows, payload included |
+//! | 4 | 2 | magic | 0x4D52, "RM" |
+//! | 6 | 1 | version | 1 |
+//! | 7 | 1 | kind | see [`Kind`] |
+//! | 8 | 8 | session | drawn by the server, never 0, never used again; 0 in a hello |
+//! | 16 | 8 | request | id of a request; in hello and hello-ack the client's attempt |
+//! | 24 | 4 | message | bytes of the whole request or response that the payload is a fragment of |
+//! | 28 | 4 | offset | where in the message the payload belongs |
+//! | 32 | 4 | idle | client to server: one bit for each slot without a request in flight; its response may be forgotten |
+//! | 36 | 4 | ahead | client to server: `request + ahead` is at most the last id drawn when the packet was made; `idle` speaks of ids up to it |
+//! | 40 | 2 | length | bytes of payload; what follows it is padding of the link |
+//! | 42 | 2 | flags | see [`flag`] |
+
+use super::array;
+
+/// Bytes of the header.
+pub const HEADER_BYTES: usize = 44;
+/// The first field after the checksum; tells RUM's packets from others with the same ethertype.
+pub const MAGIC: u16 = 0x4D52;
+/// Of this format.
+pub const VERSION: u8 = 1;
+
+mod field {
+    pub const CHECKSUM: usize = 0;
+    pub const MAGIC: usize = 4;
+    pub const VERSION: usize = 6;
+    pub const KIND: usize = 7;
+    pub const SESSION: usize = 8;
+    pub const REQUEST: usize = 16;
+    pub const MESSAGE_BYTES: usize = 24;
+    pub const OFFSET: usize = 28;
+    pub const IDLE: usize = 32;
+    pub const AHEAD: usize = 36;
+    pub const PAYLOAD_BYTES: usize = 40;
+    pub const FLAGS: usize = 42;
+}
+
+/// Bits of the header's `flags`.
+pub mod flag {
+    /// In a status: it answers a probe, so what it does not list is lost and has to be sent again.
+    pub const ANSWERS_PROBE: u16 = 1;
+    /// In a status: the whole request has arrived and is being executed.
+    pub const EXECUTING: u16 = 2;
+}
+
+/// What a packet is for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u8)]
+pub enum Kind {
+    /// Client: open a session. Payload: [`super::hello::Hello`].
+    Hello = 1,
+    /// Server: the session is open. Payload: [`super::hello::HelloAck`].
+    HelloAck = 2,
+    /// Client: a fragment of a request.
+    Request = 3,
+    /// Server: a fragment of a response.
+    Response = 4,
+    /// Client: a request has had no (whole) answer for too long. Payload: set of the response's fragments it has.
+    Probe = 5,
+    /// Server: how far a request is. Payload: set of the request's fragments it has.
+    Status = 6,
+    /// Client: set of the response's fragments it has so far, or no payload when only `idle` matters.
+    Ack = 7,
+    /// Server: there is no such session.
+    Reset = 8,
+    /// Client: the session is still wanted; the server sends one back.
+    KeepAlive = 9,
+    /// Client: the session is not wanted any more; the server sends one back.
+    Bye = 10,
+}
+
+impl Kind {
+    fn from_byte(byte: u8) -> Option<Self> {
+        Some(match byte {
+            1 => Self::Hello,
+            2 => Self::HelloAck,
+            3 => Self::Request,
+            4 => Self::Response,
+            5 => Self::Probe,
+            6 => Self::Status,
+            7 => Self::Ack,
+            8 => Self::Reset,
+            9 => Self::KeepAlive,
+            10 => Self::Bye,
+            _ => return None,
+        })
+    }
+}
+
+/// A validated packet header.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Header {
+    /// What the packet is for.
+    pub kind: Kind,
+    /// The session, 0 if none.
+    pub session: u64,
+    /// The request, or the client's attempt in hello and hello-ack.
+    pub request: u64,
+    /// Bytes of the whole message.
+    pub message_bytes: u32,
+    /// Where in the message the payload belongs.
+    pub offset: u32,
+    /// A bit for each slot of the client that has no request in flight.
+    pub idle: u32,
+    /// `request + ahead` is the id that `idle` speaks of at most.
+    pub ahead: u32,
+    /// Bits of [`flag`].
+    pub flags: u16,
+}
+
+/// Why a packet was dropped before anything in it was believed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum HeaderError {
+    /// Shorter than a header, or than its header says.
+    #[error("packet is cut short")]
+    Truncated,
+    /// Another protocol.
+    #[error("not a RUM packet")]
+    Magic,
+    /// Another version of this protocol.
+    #[error("RUM protocol version {0}, expected {VERSION}")]
+    Version(u8),
+    /// Damaged on the way.
+    #[error("wrong checksum")]
+    Checksum,
+    /// A kind that this version does not know.
+    #[error("unknown packet kind {0}")]
+    Kind(u8),
+}
+
+impl Header {
+    /// A header of `kind` with all else zero.
+    pub fn new(kind: Kind, session: u64, request: u64) -> Self {
+        Self { kind, session, request, message_bytes: 0, offset: 0, idle: 0, ahead: 0, flags: 0 }
+    }
+
+    /// Splits a packet into header and payload after checking magic, version, length, checksum and kind.
+    pub fn decode(packet: &[u8]) -> Result<(Self, &[u8]), HeaderError> {
+        if packet.len() < HEADER_BYTES {
+            return Err(HeaderError::Truncated);
+        }
+        if u16::from_le_bytes(array(packet, field::MAGIC)) != MAGIC {
+            return Err(HeaderError::Magic);
+        }
+        if packet[field::VERSION] != VERSION {
+            return Err(HeaderError::Version(packet[field::VERSION]));
+        }
+        let end = HEADER_BYTES + usize::from(u16::from_le_bytes(array(packet, field::PAYLOAD_BYTES)));
+        let packet = packet.get(..end).ok_or(HeaderError::Truncated)?;
+        if u32::from_le_bytes(array(packet, field::CHECKSUM)) != super::checksum::crc32c(&packet[field::MAGIC..]) {
+            return Err(HeaderError::Checksum);
+        }
+        let kind = Kind::from_byte(packet[field::KIND]).ok_or(HeaderError::Kind(packet[field::KIND]))?;
+        let header = Self {
+            kind,
+            session: u64::from_le_bytes(array(packet, field::SESSION)),
+            request: u64::from_le_bytes(array(packet, field::REQUEST)),
+            message_bytes: u32::from_le_bytes(array(packet, field::MESSAGE_BYTES)),
+            offset: u32::from_le_bytes(array(packet, field::OFFSET)),
+            idle: u32::from_le_bytes(array(packet, field::IDLE)),
+            ahead: u32::from_le_bytes(array(packet, field::AHEAD)),
+            flags: u16::from_le_bytes(array(packet, field::FLAGS)),
+        };
+        Ok((header, &packet[HEADER_BYTES..]))
+    }
+
+    /// Writes the header to the front of `head`, whose rest is the payload's beginning and `body` its end, and the
+    /// checksum of all of it.
+    pub fn encode(&self, head: &mut [u8], body: &[u8], checksummer: &mut super::checksum::Checksummer) {
+        let payload_bytes = (head.len() - HEADER_BYTES + body.len()) as u16;
+        head[field::MAGIC..field::VERSION].copy_from_slice(&MAGIC.to_le_bytes());
+        head[field::VERSION] = VERSION;
+        head[field::KIND] = self.kind as u8;
+        head[field::SESSION..field::REQUEST].copy_from_slice(&self.session.to_le_bytes());
+        head[field::REQUEST..field::MESSAGE_BYTES].copy_from_slice(&self.request.to_le_bytes());
+        head[field::MESSAGE_BYTES..field::OFFSET].copy_from_slice(&self.message_bytes.to_le_bytes());
+        head[field::OFFSET..field::IDLE].copy_from_slice(&self.offset.to_le_bytes());
+        head[field::IDLE..field::AHEAD].copy_from_slice(&self.idle.to_le_bytes());
+        head[field::AHEAD..field::PAYLOAD_BYTES].copy_from_slice(&self.ahead.to_le_bytes());
+        head[field::PAYLOAD_BYTES..field::FLAGS].copy_from_slice(&payload_bytes.to_le_bytes());
+        head[field::FLAGS..HEADER_BYTES].copy_from_slice(&self.flags.to_le_bytes());
+        let checksum = checksummer.of_parts(&head[field::MAGIC..], body);
+        head[field::CHECKSUM..field::MAGIC].copy_from_slice(&checksum.to_le_bytes());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::wire::checksum::Checksummer;
+
+    fn encoded(header: &Header, payload: &[u8]) -> Vec<u8> {
+        let mut packet = vec![0; HEADER_BYTES];
+        header.encode(&mut packet, payload, &mut Checksummer::new());
+        packet.extend_from_slice(payload);
+        packet
+    }
+
+    prop_compose! {
+        fn any_header()(kind in 1u8..=10, words in any::<(u64, u64, u32, u32, u32, u32, u16)>()) -> Header {
+            let (session, request, message_bytes, offset, idle, ahead, flags) = words;
+            let kind = Kind::from_byte(kind).unwrap();
+            Header { kind, session, request, message_bytes, offset, idle, ahead, flags }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn roundtrip_ignores_padding(
+            header in any_header(),
+            payload in prop::collection::vec(any::<u8>(), 0..300),
+            padding in 0usize..50,
+        ) {
+            let mut packet = encoded(&header, &payload);
+            packet.resize(packet.len() + padding, 0xEE);
+            prop_assert_eq!(Header::decode(&packet), Ok((header, &payload[..])));
+        }
+
+        #[test]
+        fn random_bytes_never_panic(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+            prop_assert!(Header::decode(&bytes).is_err());
+        }
+
+        #[test]
+        fn every_flipped_bit_and_every_cut_is_noticed(
+            header in any_header(),
+            payload in prop::collection::vec(any::<u8>(), 0..100),
+            bit in any::<prop::sample::Index>(),
+            cut in any::<prop::sample::Index>(),
+        ) {
+            let packet = encoded(&header, &payload);
+            let mut flipped = packet.clone();
+            let bit = bit.index(packet.len() * 8);
+            flipped[bit / 8] ^= 1 << (bit % 8);
+            prop_assert!(Header::decode(&flipped).is_err());
+            prop_assert_eq!(Header::decode(&packet[..cut.index(packet.len())]), Err(HeaderError::Truncated));
+        }
+    }
+
+    #[test]
+    fn a_kind_of_a_later_version_is_named() {
+        let mut packet = encoded(&Header::new(Kind::Bye, 1, 2), &[]);
+        packet[field::KIND] = 99;
+        let checksum = crate::wire::checksum::crc32c(&packet[4..]);
+        packet[..4].copy_from_slice(&checksum.to_le_bytes());
+        assert_eq!(Header::decode(&packet), Err(HeaderError::Kind(99)));
+        packet[field::VERSION] = 2;
+        assert_eq!(Header::decode(&packet), Err(HeaderError::Version(2)));
+    }
+}
