@@ -1,1 +1,14 @@
-//! librum.
+//! librum: the C and C++ interface of RUM, and the wrappers that let system calls use far buffers.
+//!
+//! C and C++ programs link `librum.so` and include the headers of `include/`. A Rust program uses `rum_core`
+//! itself; when it also links this crate and hands its grid to [`attach`], `std::fs`, `std::net` and `std::io` work on
+//! far buffers under every fault engine.
+
+mod api;
+mod bounce;
+mod current;
+mod errors;
+mod location;
+mod process;
+
+pub use current::{attach, detach};
