@@ -6,7 +6,7 @@ use std::{env, path::PathBuf, process::Command};
 /// plugins when it starts.
 const LIBRARIES: [&str; 4] = ["rte_ethdev", "rte_mbuf", "rte_mempool", "rte_eal"];
 
-const FUNCTIONS: [&str; 26] = [
+const FUNCTIONS: [&str; 27] = [
     "rte_eal_init",
     "rte_eal_hotplug_add",
     "rte_eal_hotplug_remove",
@@ -14,6 +14,7 @@ const FUNCTIONS: [&str; 26] = [
     "rte_dev_remove",
     "rte_eth_dev_count_avail",
     "rte_eth_dev_configure",
+    "rte_eth_dev_adjust_nb_rx_tx_desc",
     "rte_eth_rx_queue_setup",
     "rte_eth_tx_queue_setup",
     "rte_eth_dev_start",

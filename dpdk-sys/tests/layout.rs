@@ -48,7 +48,7 @@ fn c_layouts() -> BTreeMap<String, usize> {
     table
         .iter()
         // SAFETY: `what` is a string literal of the shim.
-        .map(|entry| (unsafe { CStr::from_ptr(entry.what) }.to_string_lossy().into_owned(), entry.bytes as usize))
+        .map(|entry| (unsafe { CStr::from_ptr(entry.what) }.to_string_lossy().into_owned(), entry.bytes))
         .collect()
 }
 

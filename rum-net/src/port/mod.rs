@@ -1,7 +1,11 @@
 //! Packet interfaces behind one trait. A port moves whole Ethernet frames and knows nothing of what is in them.
 
+pub mod dpdk;
 pub mod memory;
+pub mod open;
 pub mod spec;
+
+pub use open::open_client;
 
 use std::{fmt, io, os::fd::RawFd, time::Duration};
 

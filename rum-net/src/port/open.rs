@@ -1,0 +1,28 @@
+//! Opens the port that a link names, for a client.
+
+use super::{
+    Port,
+    dpdk::{DpdkError, DpdkOptions, DpdkPort},
+    spec::PortSpec,
+};
+
+/// Why a client's port could not be opened, in one line.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum OpenError {
+    /// A DPDK port.
+    #[error(transparent)]
+    Dpdk(#[from] DpdkError),
+    /// A link of a kind that this build does not have.
+    #[error("{0}: not built in yet")]
+    NotBuiltIn(PortSpec),
+}
+
+/// Opens `spec` for a client. Never takes another transport than the one named.
+pub fn open_client(spec: &PortSpec) -> Result<Box<dyn Port>, OpenError> {
+    match spec {
+        PortSpec::Vhost(_) | PortSpec::VhostListen(_) => Err(OpenError::NotBuiltIn(spec.clone())),
+        PortSpec::AfPacket(_) | PortSpec::AfXdp(_) | PortSpec::Pci(_) | PortSpec::Vdev(_) => {
+            Ok(Box::new(DpdkPort::open(spec, &DpdkOptions::default())?))
+        }
+    }
+}

@@ -1,0 +1,700 @@
+//! DPDK ports between two network namespaces joined by a veth pair. Needs root; says so and passes without.
+//!
+//! EAL starts once a process and a port sees the namespace of its process, so each end is this test program again,
+//! under `ip netns exec`, with its part named in the environment.
+
+use std::{
+    env,
+    io::{BufRead, BufReader, Read},
+    os::fd::AsRawFd,
+    process::{Child, ChildStdin, Command, Stdio},
+    sync::atomic::{AtomicU32, Ordering},
+    thread,
+    time::{Duration, Instant},
+};
+
+use nix::{
+    sys::{
+        socket::{AddressFamily, MsgFlags, SockFlag, SockType, sendto, socket},
+        wait::{WaitStatus, waitpid},
+    },
+    unistd::{ForkResult, Uid, fork, geteuid, setresuid},
+};
+use rum_net::port::{
+    LinkId, MacAddr, Port, TransmitError,
+    dpdk::{DpdkError, DpdkOptions, DpdkPort},
+};
+
+const ROLE: &str = "RUM_TEST_DPDK_ROLE";
+const PORT: &str = "RUM_TEST_DPDK_PORT";
+const PATIENCE: Duration = Duration::from_secs(20);
+/// The ethertype for local experiments (IEEE 802).
+const ETHERTYPE: [u8; 2] = 0x88b5_u16.to_be_bytes();
+const HEADER_BYTES: usize = 14;
+const MIN_FRAME_BYTES: usize = 60;
+
+/// What the echoing end is asked to do: the first byte after the Ethernet header.
+const ECHO: u8 = 0;
+const ECHO_LATER: u8 = 1;
+const ECHO_AFTER_STRAYS: u8 = 2;
+/// How much later.
+const LATER: Duration = Duration::from_millis(60);
+
+// ---- the two namespaces, seen from the test ----
+
+/// Two namespaces, `left` and `right`, each with one end of a veth pair, `rum0`; removed when dropped.
+struct Namespaces {
+    left: String,
+    right: String,
+}
+
+impl Namespaces {
+    fn new(mtu: usize) -> Self {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let unique = format!("rumtest-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
+        let names = Self { left: format!("{unique}-l"), right: format!("{unique}-r") };
+        for namespace in [&names.left, &names.right] {
+            ip(&["netns", "add", namespace]);
+            // No router solicitations or neighbour discovery among the test's packets.
+            let off = "net.ipv6.conf.default.disable_ipv6=1";
+            run(Command::new("ip").args(["netns", "exec", namespace, "sysctl", "-qw", off]));
+        }
+        let mtu = mtu.to_string();
+        ip(&[
+            "-n",
+            &names.left,
+            "link",
+            "add",
+            "rum0",
+            "mtu",
+            &mtu,
+            "type",
+            "veth",
+            "peer",
+            "name",
+            "rum0",
+            "mtu",
+            &mtu,
+            "netns",
+            &names.right,
+        ]);
+        for namespace in [&names.left, &names.right] {
+            ip(&["-n", namespace, "link", "set", "rum0", "up"]);
+        }
+        names
+    }
+}
+
+impl Drop for Namespaces {
+    fn drop(&mut self) {
+        for namespace in [&self.left, &self.right] {
+            // The veth pair goes with them.
+            let _ = Command::new("ip").args(["netns", "del", namespace]).status();
+        }
+    }
+}
+
+fn ip(arguments: &[&str]) {
+    run(Command::new("ip").args(arguments));
+}
+
+fn run(command: &mut Command) {
+    let output = command.output().expect("ip is installed");
+    assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
+}
+
+/// Whether to go on; otherwise says why the test is skipped.
+fn is_root() -> bool {
+    if !geteuid().is_root() {
+        println!("skipped: needs root, for network namespaces and packet sockets");
+    }
+    geteuid().is_root()
+}
+
+/// This program again in `namespace`, playing `role` on `port`.
+struct Player {
+    child: Child,
+    role: &'static str,
+    stdin: Option<ChildStdin>,
+    stdout: BufReader<std::process::ChildStdout>,
+}
+
+impl Player {
+    fn start(namespace: &str, role: &'static str, port: &str) -> Self {
+        let mut child = Command::new("ip")
+            .args(["netns", "exec", namespace])
+            .arg(env::current_exe().expect("own path"))
+            .args(["--exact", "play", "--nocapture", "--test-threads=1"])
+            .env(ROLE, role)
+            .env(PORT, port)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("ip starts");
+        let stdout = BufReader::new(child.stdout.take().expect("piped"));
+        Self { stdin: child.stdin.take(), child, role, stdout }
+    }
+
+    /// Reads its output up to the line that says that its port is open.
+    fn await_ready(&mut self) {
+        let mut line = String::new();
+        while self.stdout.read_line(&mut line).expect("text") > 0 {
+            if line.contains("ready") {
+                return;
+            }
+            line.clear();
+        }
+        panic!("{} ended before it was ready", self.role);
+    }
+
+    /// Closes its input, waits for it to end, shows what it printed, and fails if it did.
+    fn finish(mut self) {
+        self.stdin = None;
+        let mut output = String::new();
+        self.stdout.read_to_string(&mut output).expect("text");
+        for line in output.lines().filter(|line| line.contains("::")) {
+            println!("{}", line.trim_start_matches("::"));
+        }
+        let status = self.child.wait().expect("a child");
+        assert!(status.success(), "{} failed:\n{output}", self.role);
+    }
+}
+
+impl Drop for Player {
+    fn drop(&mut self) {
+        if let Ok(None) = self.child.try_wait() {
+            let _ = self.child.kill();
+            let _ = self.child.wait();
+        }
+    }
+}
+
+/// Plays `role` in the left namespace against an echo in the right.
+fn play_against_echo(mtu: usize, role: &'static str, port: &str) {
+    if !is_root() {
+        return;
+    }
+    let namespaces = Namespaces::new(mtu);
+    let mut echo = Player::start(&namespaces.right, "echo", port);
+    echo.await_ready();
+    Player::start(&namespaces.left, role, port).finish();
+    echo.finish();
+}
+
+fn play_alone(role: &'static str, port: &str) {
+    if !is_root() {
+        return;
+    }
+    let namespaces = Namespaces::new(1500);
+    Player::start(&namespaces.left, role, port).finish();
+}
+
+#[test]
+fn af_packet_exchanges_frames_of_all_sizes_at_mtu_1500() {
+    play_against_echo(1500, "exchange", "af_packet:rum0");
+}
+
+#[test]
+fn af_packet_exchanges_frames_of_all_sizes_at_mtu_9000() {
+    play_against_echo(9000, "exchange", "af_packet:rum0");
+}
+
+#[test]
+fn af_packet_sleeps_until_a_packet_or_the_wake_descriptor() {
+    play_against_echo(1500, "sleep", "af_packet:rum0");
+}
+
+#[test]
+fn af_xdp_sleeps_until_a_packet_or_the_wake_descriptor() {
+    play_against_echo(1500, "sleep", "af_xdp:rum0");
+}
+
+#[test]
+fn strangers_packets_are_filtered() {
+    play_against_echo(1500, "filter", "af_packet:rum0");
+}
+
+#[test]
+fn a_forked_child_is_refused() {
+    play_alone("fork", "af_packet:rum0");
+}
+
+#[test]
+fn ports_come_and_go_up_to_the_limit() {
+    play_alone("many", "af_packet:rum0");
+}
+
+#[test]
+fn a_removed_interface_closes_its_port() {
+    play_alone("removed", "af_packet:rum0");
+}
+
+#[test]
+fn the_interface_of_the_default_route_is_refused_unless_forced() {
+    play_alone("default-route", "af_packet:rum0");
+}
+
+#[test]
+fn an_interface_that_is_down_is_refused() {
+    play_alone("down", "af_packet:rum0");
+}
+
+#[test]
+fn af_xdp_refuses_a_jumbo_interface() {
+    if is_root() {
+        let namespaces = Namespaces::new(9000);
+        Player::start(&namespaces.left, "too-large", "af_xdp:rum0").finish();
+    }
+}
+
+#[test]
+fn without_privilege_af_packet_says_what_is_missing_and_a_virtual_device_works() {
+    play_alone("unprivileged", "af_packet:rum0");
+}
+
+#[test]
+fn a_virtual_device_sleeps_and_wakes() {
+    play_alone("vdev", "vdev:net_ring0");
+}
+
+#[test]
+fn an_unknown_driver_is_named() {
+    play_alone("no-driver", "vdev:net_no_such_driver0");
+}
+
+// ---- the parts, in their own processes ----
+
+/// Not a test of its own: the entry of the processes that the tests above start.
+#[test]
+fn play() {
+    let Ok(role) = env::var(ROLE) else { return };
+    match role.as_str() {
+        "echo" => play_echo(),
+        "exchange" => play_exchange(),
+        "sleep" => play_sleep(),
+        "filter" => play_filter(),
+        "fork" => play_fork(),
+        "many" => play_many(),
+        "removed" => play_removed(),
+        "default-route" => play_default_route(),
+        "down" => play_down(),
+        "too-large" => assert!(matches!(try_open(), Err(DpdkError::MtuTooLarge { mtu: 9000, limit: 3400, .. }))),
+        "unprivileged" => play_unprivileged(),
+        "vdev" => play_vdev(),
+        "no-driver" => play_no_driver(),
+        other => panic!("no role {other:?}"),
+    }
+}
+
+fn try_open_as(port: &str, options: &DpdkOptions) -> Result<DpdkPort, DpdkError> {
+    DpdkPort::open(&port.parse().expect("a link"), options)
+}
+
+fn try_open() -> Result<DpdkPort, DpdkError> {
+    try_open_as(&env::var(PORT).expect("set by the test"), &DpdkOptions::default())
+}
+
+fn open() -> DpdkPort {
+    try_open().unwrap_or_else(|error| panic!("{error}"))
+}
+
+/// The destination, our address, the ethertype, the command and a pattern that depends on `seed`; `len` in all.
+fn frame(port: &DpdkPort, to: MacAddr, command: u8, len: usize, seed: usize) -> Vec<u8> {
+    let mut bytes = [&to.0[..], &port.mac().0, &ETHERTYPE, &[command]].concat();
+    bytes.extend((bytes.len()..len).map(|at| (at.wrapping_mul(31) ^ (at >> 8) ^ seed.wrapping_mul(7)) as u8));
+    bytes
+}
+
+/// Sends in two parts, so that gathering is tried, too, and hands over to the device.
+fn send(port: &mut DpdkPort, bytes: &[u8]) {
+    let deadline = Instant::now() + PATIENCE;
+    let (head, body) = bytes.split_at(HEADER_BYTES);
+    while let Err(error) = port.transmit(LinkId(0), &[head, body]) {
+        assert_eq!(error, TransmitError::Full);
+        assert!(Instant::now() < deadline, "the device takes nothing");
+        port.flush();
+    }
+    port.flush();
+}
+
+/// The next frame of our ethertype, by polling.
+fn next_frame(port: &mut DpdkPort, into: &mut Vec<u8>) {
+    let deadline = Instant::now() + PATIENCE;
+    into.clear();
+    loop {
+        port.receive(1, &mut |link, bytes| {
+            assert_eq!(link, LinkId(0));
+            if bytes[12..14] == ETHERTYPE {
+                into.extend_from_slice(bytes);
+            }
+        });
+        if !into.is_empty() {
+            return;
+        }
+        assert!(Instant::now() < deadline, "no packet: {:?}", port.stats());
+        thread::yield_now();
+    }
+}
+
+/// Learns the peer's address by a broadcast.
+fn find_peer(port: &mut DpdkPort) -> MacAddr {
+    let hello = frame(port, MacAddr([0xff; 6]), ECHO, MIN_FRAME_BYTES, 0);
+    send(port, &hello);
+    let mut answer = Vec::new();
+    next_frame(port, &mut answer);
+    MacAddr(answer[6..12].try_into().expect("six bytes"))
+}
+
+fn play_echo() {
+    let mut port = open();
+    println!("ready");
+    let stdin = std::io::stdin();
+    let mut batch: Vec<Vec<u8>> = Vec::new();
+    loop {
+        port.receive(32, &mut |_, bytes| {
+            if bytes[12..14] == ETHERTYPE {
+                batch.push(bytes.to_vec());
+            }
+        });
+        if batch.is_empty() {
+            // The test closes our input when it is done.
+            port.wait(PATIENCE, Some(stdin.as_raw_fd())).expect("waits");
+            if is_readable(stdin.as_raw_fd()) {
+                return;
+            }
+        }
+        for mut bytes in batch.drain(..) {
+            let from: [u8; 6] = bytes[6..12].try_into().expect("six bytes");
+            bytes[..6].copy_from_slice(&from);
+            bytes[6..12].copy_from_slice(&port.mac().0);
+            match bytes[HEADER_BYTES] {
+                ECHO_LATER => thread::sleep(LATER),
+                ECHO_AFTER_STRAYS => {
+                    let mut stray = bytes.clone();
+                    stray[..6].copy_from_slice(&[2, 0, 0, 0, 0, 99]);
+                    (0..10).for_each(|_| send(&mut port, &stray));
+                }
+                _ => {}
+            }
+            send(&mut port, &bytes);
+        }
+    }
+}
+
+fn is_readable(fd: i32) -> bool {
+    use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+    // SAFETY: the descriptor of this process's standard input or of a socket that the caller keeps open.
+    let fd = unsafe { std::os::fd::BorrowedFd::borrow_raw(fd) };
+    poll(&mut [PollFd::new(fd, PollFlags::POLLIN)], PollTimeout::ZERO).expect("polls") > 0
+}
+
+/// All sizes one by one, then many in flight; prints the median round trips.
+fn play_exchange() {
+    let start = Instant::now();
+    let mut port = open();
+    let opened = start.elapsed();
+    let expected: usize = match env::var(PORT).expect("set").as_str() {
+        _ if port.mtu() == 1500 => 1500,
+        "af_xdp:rum0" => 3400,
+        _ => 9000,
+    };
+    assert_eq!(port.mtu(), expected);
+    let peer = find_peer(&mut port);
+    let most = port.mtu() + HEADER_BYTES;
+    let mut answer = Vec::new();
+    let sizes = (MIN_FRAME_BYTES..most).step_by(most / 400).chain([MIN_FRAME_BYTES, most - 1, most]);
+    for (seed, len) in sizes.enumerate() {
+        let bytes = frame(&port, peer, ECHO, len, seed);
+        send(&mut port, &bytes);
+        next_frame(&mut port, &mut answer);
+        assert_eq!(answer[..6], port.mac().0);
+        assert_eq!(answer[6..12], peer.0);
+        assert!(answer[12..] == bytes[12..], "{len} bytes came back changed");
+    }
+    let short = frame(&port, peer, ECHO, 20, 5);
+    send(&mut port, &short);
+    next_frame(&mut port, &mut answer);
+    assert_eq!(answer.len(), MIN_FRAME_BYTES, "a short frame is filled up");
+    assert_eq!(answer[12..20], short[12..]);
+    assert!(answer[20..].iter().all(|&byte| byte == 0));
+    let long = frame(&port, peer, ECHO, most + 1, 0);
+    assert_eq!(port.transmit(LinkId(0), &[&long]), Err(TransmitError::TooLong));
+    assert_eq!(port.transmit(LinkId(1), &[&short]), Err(TransmitError::Closed));
+    exchange_many(&mut port, peer);
+    let (small, large) = (median_round_trip(&mut port, peer, 64), median_round_trip(&mut port, peer, most));
+    let name = port.name();
+    println!("::{name} MTU {}: opened in {opened:.1?}, median echo 64 B {small:.1?}, {most} B {large:.1?}", most - 14);
+}
+
+/// Keeps 64 frames of changing size in flight; they come back whole and in order.
+fn exchange_many(port: &mut DpdkPort, peer: MacAddr) {
+    const COUNT: usize = 20_000;
+    const WINDOW: usize = 64;
+    let size =
+        |seed: usize, port: &DpdkPort| MIN_FRAME_BYTES + seed * 37 % (port.mtu() + HEADER_BYTES - MIN_FRAME_BYTES);
+    let (mut sent, mut received) = (0, 0);
+    let mut answer = Vec::new();
+    while received < COUNT {
+        while sent < COUNT && sent - received < WINDOW {
+            let bytes = frame(port, peer, ECHO, size(sent, port), sent);
+            match port.transmit(LinkId(0), &[&bytes]) {
+                Ok(()) => sent += 1,
+                Err(error) => {
+                    assert_eq!(error, TransmitError::Full);
+                    break;
+                }
+            }
+        }
+        port.flush();
+        next_frame(port, &mut answer);
+        let expected = frame(port, peer, ECHO, size(received, port), received);
+        assert!(answer[12..] == expected[12..], "packet {received} came back changed or out of order");
+        received += 1;
+    }
+    let stats = port.stats();
+    assert!(stats.received >= COUNT as u64 && stats.transmitted >= COUNT as u64, "{stats:?}");
+    assert_eq!((stats.receive_errors, stats.transmit_errors, stats.transmit_no_buffer), (0, 0, 0), "{stats:?}");
+}
+
+fn median_round_trip(port: &mut DpdkPort, peer: MacAddr, len: usize) -> Duration {
+    let bytes = frame(port, peer, ECHO, len, 1);
+    let mut answer = Vec::with_capacity(len);
+    let mut times: Vec<Duration> = (0..2_000)
+        .map(|_| {
+            let start = Instant::now();
+            send(port, &bytes);
+            next_frame(port, &mut answer);
+            start.elapsed()
+        })
+        .collect();
+    times.sort_unstable();
+    times[times.len() / 2]
+}
+
+fn play_sleep() {
+    let mut port = open();
+    let peer = find_peer(&mut port);
+    let mut answer = Vec::new();
+
+    // Nothing comes: the whole timeout, and hardly any CPU.
+    let (start, cpu) = (Instant::now(), cpu_time());
+    port.wait(Duration::from_millis(100), None).expect("waits");
+    assert!(start.elapsed() >= Duration::from_millis(100));
+    assert!(cpu_time() - cpu < Duration::from_millis(20), "sleeping must not spin");
+
+    // A packet comes while we sleep.
+    let later = frame(&port, peer, ECHO_LATER, 200, 3);
+    for _ in 0..5 {
+        let start = Instant::now();
+        send(&mut port, &later);
+        port.wait(PATIENCE, None).expect("waits");
+        let slept = start.elapsed();
+        next_frame(&mut port, &mut answer);
+        assert_eq!(answer[12..], later[12..]);
+        assert!(slept >= LATER / 2 && slept < PATIENCE / 2, "slept {slept:?}");
+    }
+
+    // A packet came before we sleep: in the device, then in the port's own batch.
+    let now = frame(&port, peer, ECHO, 200, 4);
+    send(&mut port, &now);
+    send(&mut port, &now);
+    let fd = port.poll_fd().expect("has a socket");
+    let deadline = Instant::now() + PATIENCE;
+    while !is_readable(fd) {
+        assert!(Instant::now() < deadline);
+        thread::yield_now();
+    }
+    for _ in 0..2 {
+        let start = Instant::now();
+        port.wait(PATIENCE, None).expect("waits");
+        assert!(start.elapsed() < PATIENCE / 2, "a packet was waiting");
+        next_frame(&mut port, &mut answer);
+    }
+
+    // The wake descriptor.
+    let (reader, writer) = nix::unistd::pipe().expect("a pipe");
+    let start = Instant::now();
+    let waker = thread::spawn(move || {
+        thread::sleep(LATER);
+        nix::unistd::write(&writer, &[1]).expect("writes");
+    });
+    port.wait(PATIENCE, Some(reader.as_raw_fd())).expect("waits");
+    assert!(start.elapsed() >= LATER / 2 && start.elapsed() < PATIENCE / 2);
+    waker.join().expect("ends");
+
+    let mut times: Vec<Duration> = (0..300)
+        .map(|_| {
+            let start = Instant::now();
+            send(&mut port, &now);
+            port.wait(PATIENCE, None).expect("waits");
+            next_frame(&mut port, &mut answer);
+            start.elapsed()
+        })
+        .collect();
+    times.sort_unstable();
+    println!("::{}: median echo with both ends asleep {:.1?}", port.name(), times[times.len() / 2]);
+}
+
+/// The processor time of this thread.
+fn cpu_time() -> Duration {
+    let stat = std::fs::read_to_string("/proc/thread-self/schedstat").expect("proc");
+    Duration::from_nanos(stat.split_whitespace().next().and_then(|text| text.parse().ok()).expect("nanoseconds"))
+}
+
+fn play_filter() {
+    let mut port = open();
+    let peer = find_peer(&mut port);
+    // As the host's own network stack would send by this interface: with its address, to everybody.
+    let raw = socket(AddressFamily::Packet, SockType::Raw, SockFlag::empty(), None).expect("root");
+    let own = frame(&port, MacAddr([0xff; 6]), 77, 100, 9);
+    send_raw(raw.as_raw_fd(), &own);
+    let request = frame(&port, peer, ECHO_AFTER_STRAYS, 100, 2);
+    send(&mut port, &request);
+    let mut answers: Vec<Vec<u8>> = Vec::new();
+    let deadline = Instant::now() + PATIENCE;
+    while !answers.iter().any(|answer| answer[12..] == request[12..]) {
+        assert!(Instant::now() < deadline, "no answer");
+        port.receive(32, &mut |_, bytes| answers.push(bytes.to_vec()));
+        thread::yield_now();
+    }
+    assert!(port.stats().filtered >= 10, "{:?}", port.stats());
+    for answer in answers {
+        assert_eq!(answer[..6], port.mac().0, "a packet for another address was handed over");
+        assert_ne!(answer[6..12], port.mac().0, "the port heard its own host");
+    }
+}
+
+fn send_raw(fd: i32, bytes: &[u8]) {
+    use nix::sys::socket::LinkAddr;
+    let interface = nix::ifaddrs::getifaddrs()
+        .expect("interfaces")
+        .find(|entry| entry.interface_name == "rum0" && entry.address.is_some_and(|a| a.as_link_addr().is_some()))
+        .expect("rum0");
+    let address: LinkAddr = *interface.address.and_then(|a| a.as_link_addr().copied()).as_ref().expect("has one");
+    let sent = sendto(fd, bytes, &address, MsgFlags::empty()).expect("sends");
+    assert_eq!(sent, bytes.len());
+}
+
+fn play_fork() {
+    let mut port = open();
+    // SAFETY: the child calls only code of this test and of the port, and leaves by _exit; the other threads of the
+    // test harness hold no lock that the child needs to do so.
+    match unsafe { fork() }.expect("forks") {
+        ForkResult::Child => {
+            let refused = matches!(try_open(), Err(DpdkError::Forked { .. }));
+            let dead = port.is_closed()
+                && port.receive(32, &mut |_, _| {}) == 0
+                && port.transmit(LinkId(0), &[&[0; 60]]) == Err(TransmitError::Closed)
+                && port.wait(Duration::ZERO, None).is_err();
+            drop(port);
+            // SAFETY: ends the process without running handlers of the parent.
+            unsafe { nix::libc::_exit(if refused && dead { 0 } else { 1 }) }
+        }
+        ForkResult::Parent { child } => {
+            assert_eq!(waitpid(child, None).expect("a child"), WaitStatus::Exited(child, 0));
+            assert!(!port.is_closed(), "the parent's port lives on");
+            send(&mut port, &[0xff; 60]);
+            assert_eq!(port.stats().transmitted, 1);
+        }
+    }
+}
+
+fn play_many() {
+    let descriptors = || std::fs::read_dir("/proc/self/fd").expect("proc").count();
+    drop(open());
+    let before = descriptors();
+    for _ in 0..40 {
+        drop(open());
+    }
+    assert_eq!(descriptors(), before, "a closed port keeps nothing open");
+    let mut ports: Vec<DpdkPort> = (0..32).map(|_| open()).collect();
+    assert!(matches!(try_open(), Err(DpdkError::TooManyPorts { limit: 32, .. })));
+    for port in &mut ports {
+        send(port, &[0xff; 60]);
+        assert_eq!(port.stats().transmitted, 1);
+    }
+    ports.pop();
+    ports.push(open());
+}
+
+fn play_removed() {
+    let mut port = open();
+    ip(&["link", "del", "rum0"]);
+    let deadline = Instant::now() + PATIENCE;
+    while !port.is_closed() {
+        assert!(Instant::now() < deadline, "the port has not noticed");
+        let _ = port.wait(Duration::from_millis(10), None);
+    }
+    assert_eq!(port.transmit(LinkId(0), &[&[0; 60]]), Err(TransmitError::Closed));
+    assert!(matches!(try_open(), Err(DpdkError::NoSuchInterface { .. })));
+}
+
+fn play_default_route() {
+    ip(&["addr", "add", "192.0.2.1/24", "dev", "rum0"]);
+    drop(open());
+    ip(&["route", "add", "default", "via", "192.0.2.2"]);
+    let error = try_open().err().expect("refused");
+    assert!(matches!(error, DpdkError::DefaultRoute { .. }), "{error}");
+    assert!(matches!(
+        try_open_as("vdev:net_af_packet7,iface=rum0", &DpdkOptions::default()),
+        Err(DpdkError::DefaultRoute { .. })
+    ));
+    let forced = DpdkOptions { force: true, ..DpdkOptions::default() };
+    drop(try_open_as("af_packet:rum0", &forced).unwrap_or_else(|error| panic!("{error}")));
+}
+
+fn play_down() {
+    ip(&["link", "set", "rum0", "down"]);
+    let error = try_open().err().expect("refused");
+    assert!(matches!(error, DpdkError::InterfaceDown { .. }), "{error}");
+}
+
+fn play_unprivileged() {
+    let nobody = Uid::from_raw(65534);
+    setresuid(nobody, nobody, nobody).expect("root may");
+    let error = try_open().err().expect("refused");
+    assert!(matches!(error, DpdkError::Permission { capability: "CAP_NET_RAW", .. }), "{error}");
+    let error = try_open_as("af_xdp:rum0", &DpdkOptions::default()).err().expect("refused");
+    assert!(matches!(error, DpdkError::Permission { .. }), "{error}");
+    let mut port = try_open_as("vdev:net_ring0", &DpdkOptions::default()).unwrap_or_else(|error| panic!("{error}"));
+    loop_back(&mut port);
+}
+
+/// A device that gives back what it is sent.
+fn loop_back(port: &mut DpdkPort) {
+    let mut answer = Vec::new();
+    for seed in 0..1_000 {
+        let bytes = frame(port, port.mac(), ECHO, 60 + seed % 1400, seed);
+        send(port, &bytes);
+        next_frame(port, &mut answer);
+        assert!(answer == bytes, "packet {seed}");
+    }
+}
+
+fn play_vdev() {
+    let mut port = open();
+    loop_back(&mut port);
+    assert_eq!(port.poll_fd(), None);
+    let (start, cpu) = (Instant::now(), cpu_time());
+    port.wait(Duration::from_millis(100), None).expect("waits");
+    assert!(start.elapsed() >= Duration::from_millis(100));
+    assert!(cpu_time() - cpu < Duration::from_millis(60), "sleeping must not spin");
+    let bytes = frame(&port, port.mac(), ECHO, 100, 1);
+    send(&mut port, &bytes);
+    let start = Instant::now();
+    port.wait(PATIENCE, None).expect("waits");
+    assert!(start.elapsed() < PATIENCE / 2, "a packet was waiting");
+    let mut answer = Vec::new();
+    next_frame(&mut port, &mut answer);
+    assert_eq!(answer, bytes);
+}
+
+fn play_no_driver() {
+    let error = try_open().err().expect("refused");
+    assert!(matches!(&error, DpdkError::NoDriver { device, .. } if device == "net_no_such_driver0"), "{error}");
+    let text = error.to_string();
+    assert!(!text.contains('\n'), "{text}");
+    println!("::{text}");
+    // The failure leaves EAL usable.
+    drop(try_open_as("af_packet:rum0", &DpdkOptions::default()).unwrap_or_else(|error| panic!("{error}")));
+}
