@@ -4,6 +4,7 @@ pub mod dpdk;
 pub mod memory;
 pub mod open;
 pub mod spec;
+pub mod vhost_user;
 
 pub use open::open_client;
 

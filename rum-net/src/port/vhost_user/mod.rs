@@ -1,0 +1,58 @@
+//! vhost-user with both sides in Rust and without EAL: the local default transport.
+//!
+//! The slave serves one Unix socket for all clients (`VhostListenPort`); each client that connects
+//! (`VhostClientPort`) shares one sealed memfd with it, in which lie a virtio-net device's two rings and their
+//! buffers. Packets travel through that memory; a side that sleeps is woken by an eventfd.
+//!
+//! | file | job |
+//! |---|---|
+//! | `shared` | single accesses to memory that the other side may change |
+//! | `memory_map` | map a client's memory if that is safe, translate its addresses |
+//! | `ring` | split virtqueues, device side and driver side |
+//! | `notify` | eventfds, poll, a signal that never blocks |
+//! | `negotiation` | the slave's handler of vhost-user messages |
+//! | `connection` | one client, as the slave sees it |
+//! | `listener` | the slave's port |
+//! | `handshake`, `client` | the client's messages and port |
+//!
+//! A slave trusts no client: see `connection` for messages, `memory_map` for memory, `ring` for rings, `notify` for
+//! calls. Whatever a client does wrong closes that client only, and is counted in `VhostStats`.
+#![allow(unsafe_code)]
+
+mod client;
+mod connection;
+mod handshake;
+mod listener;
+mod memory_map;
+mod negotiation;
+mod notify;
+mod ring;
+mod shared;
+mod stats;
+
+pub use client::{ConnectError, VhostClientPort};
+pub use listener::{BindError, ListenOptions, VhostListenPort};
+pub use stats::{CloseReason, VhostStats};
+
+use super::MacAddr;
+
+/// Bytes of the Ethernet header of each packet.
+const ETHERNET_HEADER_BYTES: usize = 14;
+/// The most bytes after the Ethernet header: a page, and half a kilobyte for headers.
+pub const MTU: usize = 4608;
+/// The longest packet with its virtio-net and Ethernet headers.
+const MAX_PACKET_BYTES: usize = ring::NET_HEADER_BYTES + ETHERNET_HEADER_BYTES + MTU;
+
+/// virtio 1.0 or newer.
+const F_VERSION_1: u64 = 1 << 32;
+/// A packet for the client may lie in several buffers.
+const F_MRG_RXBUF: u64 = 1 << 15;
+
+/// A random, locally administered unicast address. From the kernel's generator, so that a forked child's differs.
+fn random_mac() -> MacAddr {
+    let mut bytes = [0u8; 6];
+    // SAFETY: fills a live array of 6 bytes; for so few the call neither fails nor is interrupted once seeded.
+    unsafe { libc::getrandom(bytes.as_mut_ptr().cast(), bytes.len(), 0) };
+    bytes[0] = bytes[0] & !1 | 2;
+    MacAddr(bytes)
+}

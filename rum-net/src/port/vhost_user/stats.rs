@@ -1,0 +1,81 @@
+//! Counters of a listening port.
+
+use std::fmt;
+
+/// Why a slave closed a client's connection.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum CloseReason {
+    /// The client went away.
+    Disconnected,
+    /// It sent a message that is malformed, out of order, or not served here.
+    BadMessage,
+    /// It did not finish its handshake in time.
+    HandshakeTimeout,
+    /// It asks but does not read the answers.
+    UnreadReplies,
+    /// Its memory cannot be mapped safely.
+    BadMemory,
+    /// A ring's size, addresses or descriptors for kicks and calls are unusable.
+    BadRingSetup,
+    /// It put garbage into a ring.
+    BadRing,
+    /// It cannot be called, or calling it takes far too long.
+    BadCall,
+}
+
+impl CloseReason {
+    /// All reasons, in the order of `VhostStats::closed`.
+    pub const ALL: [Self; 8] = [
+        Self::Disconnected,
+        Self::BadMessage,
+        Self::HandshakeTimeout,
+        Self::UnreadReplies,
+        Self::BadMemory,
+        Self::BadRingSetup,
+        Self::BadRing,
+        Self::BadCall,
+    ];
+}
+
+impl fmt::Display for CloseReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Disconnected => "disconnected",
+            Self::BadMessage => "bad message",
+            Self::HandshakeTimeout => "handshake timeout",
+            Self::UnreadReplies => "unread replies",
+            Self::BadMemory => "bad memory",
+            Self::BadRingSetup => "bad ring setup",
+            Self::BadRing => "bad ring",
+            Self::BadCall => "bad call",
+        })
+    }
+}
+
+/// What a listening port has seen since it was bound.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct VhostStats {
+    /// Connections accepted.
+    pub accepted: u64,
+    /// Connections turned away: too many clients, or no descriptors left.
+    pub refused: u64,
+    /// Clients whose rings were started.
+    pub opened: u64,
+    /// Connections closed, by reason, in the order of `CloseReason::ALL`.
+    pub closed: [u64; CloseReason::ALL.len()],
+    /// Packets taken from clients.
+    pub received: u64,
+    /// Packets given to clients.
+    pub transmitted: u64,
+    /// Received packets that were shorter than an Ethernet header or longer than the MTU allows: dropped.
+    pub bad_length: u64,
+    /// Calls (wake-ups) of sleeping clients.
+    pub calls: u64,
+}
+
+impl VhostStats {
+    /// Connections closed for this reason.
+    pub fn closed_for(&self, reason: CloseReason) -> u64 {
+        self.closed[reason as usize]
+    }
+}
