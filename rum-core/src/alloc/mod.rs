@@ -1,4 +1,37 @@
 //! The allocator. All its metadata lies outside the region: no call here reads or writes a far page.
+//!
+//! ```text
+//!   allocate(size, align)                       free(offset)
+//!          │ size_class                              │ page_map: what is this page?
+//!     ┌────┴───────────┐                    ┌────────┴────────┐
+//!     ▼                ▼                    ▼                 ▼
+//!  stripe → slab     large                slab              large      slots and their bitmaps, whole pages
+//!     └────────┬───────┘                    └────────┬────────┘
+//!              ▼                                     ▼
+//!          page_heap  ◄──────────────────────── page_heap              runs of free pages
+//!              ▼ reserve                             ▼ release, discard
+//!                             ExtentSource                             the grid
+//! ```
+#![forbid(unsafe_code)]
+
+mod allocator;
+mod large;
+mod metadata;
+mod page_heap;
+mod page_map;
+mod size_class;
+mod slab;
+mod stripe;
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+pub use allocator::{AllocateError, Allocator, AllocatorStats, Block, FreedSize, NotAllocated};
+
+/// Takes a lock, also when a thread panicked while it held it: nobody calls foreign code under one but an
+/// `ExtentSource`, and that before anything is changed.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 /// Where the allocator gets pieces of the region from, and gives them back to: the grid.
 pub trait ExtentSource: Send + Sync {
