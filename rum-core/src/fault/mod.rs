@@ -100,6 +100,8 @@ pub trait Memory: Send + 'static {
     fn unload_frames(&mut self, first: FrameNumber, count: usize) -> io::Result<()>;
     /// The bytes of a loaded frame. Panics if it is empty.
     fn frame(&self, frame: FrameNumber) -> &[u8; PAGE_BYTES];
+    /// The bytes of loaded frames side by side. Panics if one is empty.
+    fn frame_run(&self, first: FrameNumber, count: usize) -> &[u8];
     /// The bytes of a loaded frame, to be written. Panics if it is empty.
     fn frame_mut(&mut self, frame: FrameNumber) -> &mut [u8; PAGE_BYTES];
     /// Moves `count` loaded frames into unmapped pages, and wakes the threads that wait for them.

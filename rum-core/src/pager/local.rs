@@ -1,0 +1,269 @@
+//! The local half of the pager: which pages are here, in which frames, and what completed operations do to them.
+
+use std::time::Instant;
+
+use hdrhistogram::Histogram;
+use rum_net::{EXTENT_PAGES, PAGE_BYTES};
+use xxhash_rust::xxh3::xxh3_128;
+
+use super::{
+    operations::{Operation, Operations},
+    page_table::{PageHash, PageTable},
+    remote::{ExtentHome, RemoteEvent, Tag},
+    say::say,
+    staging::{FrameRun, Staging},
+    state::{PageEvent, PageState},
+    stream::Streams,
+};
+use crate::fault::{FrameNumber, Memory, PageNumber};
+
+/// Bytes the answer of a call may have.
+pub const MAX_ANSWER_BYTES: usize = rum_net::rpc::MAX_MESSAGE_BYTES;
+
+/// Runs of pages that are spared as neighbours of an evicted one.
+const RECENT: usize = 8;
+
+/// A read whose contents did not match the page's hash is repeated this often.
+pub const MAX_ATTEMPTS: u8 = 4;
+
+/// An extent of the region in use.
+#[derive(Clone, Copy, Debug)]
+pub struct Binding {
+    pub home: ExtentHome,
+    /// Part of a named object, which other clients may change.
+    pub named: bool,
+}
+
+/// Counts since the start.
+#[derive(Clone, Copy, Default, Debug)]
+pub struct Counters {
+    pub faults: u64,
+    pub fetch_faults: u64,
+    pub pages_fetched: u64,
+    pub pages_written: u64,
+    pub pages_evicted: u64,
+    pub pages_clean: u64,
+    pub hash_mismatches: u64,
+    pub peak_pages: usize,
+    pub fault_ns: u64,
+}
+
+/// A page's hash; of zeros it is `zero_hash`.
+pub fn hash_page(bytes: &[u8]) -> PageHash {
+    xxh3_128(bytes)
+}
+
+pub struct Local {
+    pub memory: Box<dyn Memory>,
+    pub table: PageTable,
+    pub staging: Staging,
+    pub operations: Operations,
+    pub streams: Streams,
+    pub extents: Vec<Option<Binding>>,
+    pub counters: Counters,
+    pub fault_times: Histogram<u64>,
+    pub answer: Vec<u8>,
+    /// Reads to be sent again, their contents having been wrong.
+    pub repeat: Vec<Tag>,
+    pub budget_pages: usize,
+    /// Mapped in the region.
+    pub resident: usize,
+    pub zero_hash: PageHash,
+    /// Runs mapped last: their threads may not have touched them yet.
+    recent: [(u32, u32); RECENT],
+    next_recent: usize,
+    /// A failure after which the contents of far memory are lost.
+    pub lost: bool,
+}
+
+impl Local {
+    pub fn new(memory: Box<dyn Memory>, budget_pages: usize) -> Self {
+        let pages = memory.pages();
+        let frames = memory.frames();
+        Self {
+            memory,
+            table: PageTable::new(pages),
+            staging: Staging::new(frames),
+            operations: Operations::new(),
+            streams: Streams::default(),
+            extents: vec![None; pages.div_ceil(EXTENT_PAGES)],
+            counters: Counters::default(),
+            fault_times: Histogram::new_with_bounds(64, 60_000_000_000, 2).expect("the bounds are sound"),
+            answer: vec![0; MAX_ANSWER_BYTES],
+            repeat: Vec::with_capacity(super::remote::MAX_OPERATIONS),
+            budget_pages,
+            resident: 0,
+            zero_hash: hash_page(&[0; PAGE_BYTES]),
+            recent: [(0, 0); RECENT],
+            next_recent: 0,
+            lost: false,
+        }
+    }
+
+    pub fn binding(&self, page: PageNumber) -> Option<Binding> {
+        *self.extents.get(page.0 as usize / EXTENT_PAGES)?
+    }
+
+    /// Pages of local memory in use: mapped in the region and in loaded frames.
+    pub fn used_pages(&self) -> usize {
+        self.resident + self.staging.loaded()
+    }
+
+    pub fn note_peak(&mut self) {
+        self.counters.peak_pages = self.counters.peak_pages.max(self.used_pages());
+    }
+
+    /// Marks pages that were just mapped.
+    pub fn now_resident(&mut self, first: PageNumber, count: usize, event: PageEvent) {
+        for page in first.0..first.0 + count as u32 {
+            self.table.apply(PageNumber(page), event);
+            self.table.enqueue(PageNumber(page));
+        }
+        self.resident += count;
+        self.note_recent(first, count);
+        self.note_peak();
+    }
+
+    /// Spares pages, for a while, from being evicted as neighbours of others.
+    pub fn note_recent(&mut self, first: PageNumber, count: usize) {
+        self.recent[self.next_recent] = (first.0, count as u32);
+        self.next_recent = (self.next_recent + 1) % RECENT;
+    }
+
+    /// Whether a page is of the runs mapped last: evicting it now would make its thread fault again at once.
+    pub fn is_recent(&self, page: u32) -> bool {
+        self.recent.iter().any(|&(first, count)| page.wrapping_sub(first) < count)
+    }
+
+    /// Something went wrong that no retry mends: says so once.
+    pub fn lose(&mut self, message: std::fmt::Arguments<'_>) {
+        if !self.lost {
+            say(message);
+        }
+        self.lost = true;
+    }
+
+    /// Takes an event of an operation in flight.
+    pub fn complete(&mut self, tag: Tag, event: RemoteEvent<'_>) {
+        let Some(operation) = self.operations.get(tag) else { return };
+        match (operation, event) {
+            (Operation::Read { frames, .. }, RemoteEvent::Bytes { offset, bytes }) => self.fill(frames, offset, bytes),
+            (Operation::Call { .. }, RemoteEvent::Bytes { offset, bytes }) => {
+                self.answer[offset..offset + bytes.len()].copy_from_slice(bytes);
+            }
+            (Operation::Read { first, frames, started, .. }, RemoteEvent::ReadDone { data_pages }) => {
+                self.read_done(tag, first, frames, started, data_pages);
+            }
+            (Operation::Write { first, count, zeros }, RemoteEvent::Done { .. }) => {
+                let event = if zeros { PageEvent::StoredZeros } else { PageEvent::Stored };
+                for page in first.0..first.0 + count as u32 {
+                    self.table.apply(PageNumber(page), event);
+                    self.table.set_stored(PageNumber(page), !zeros);
+                }
+                self.operations.remove(tag);
+            }
+            (Operation::Call { .. }, RemoteEvent::Done { len }) => {
+                self.operations.set(tag, Operation::Call { answer: Some(Ok(len)) });
+            }
+            (Operation::Call { .. }, RemoteEvent::Failed(failure)) => {
+                self.operations.set(tag, Operation::Call { answer: Some(Err(failure)) });
+            }
+            (Operation::Read { first, .. } | Operation::Write { first, .. }, RemoteEvent::Failed(failure)) => {
+                let slave = self.slave_number(first);
+                self.lose(format_args!("far memory on slave {slave} is lost: {failure}"));
+            }
+            (operation, event) => unreachable!("{event:?} does not belong to {operation:?}"),
+        }
+    }
+
+    /// The line of machines.csv, counted from 1 without comments, that serves a page.
+    fn slave_number(&self, page: PageNumber) -> usize {
+        self.binding(page).map_or(0, |binding| binding.home.slave as usize + 1)
+    }
+
+    /// Copies bytes of a read's data into its frames.
+    fn fill(&mut self, frames: FrameRun, mut offset: usize, mut bytes: &[u8]) {
+        while !bytes.is_empty() {
+            let (index, at) = (offset / PAGE_BYTES, offset % PAGE_BYTES);
+            if index >= frames.count {
+                return;
+            }
+            let len = bytes.len().min(PAGE_BYTES - at);
+            let frame = self.memory.frame_mut(FrameNumber(frames.first.0 + index as u32));
+            frame[at..at + len].copy_from_slice(&bytes[..len]);
+            (offset, bytes) = (offset + len, &bytes[len..]);
+        }
+    }
+
+    /// All bytes of a read have arrived: checks them and maps the pages.
+    fn read_done(&mut self, tag: Tag, first: PageNumber, frames: FrameRun, started: Instant, data: u64) {
+        self.spread(frames, data);
+        for index in 0..frames.count {
+            let page = PageNumber(first.0 + index as u32);
+            let hash = hash_page(self.memory.frame(FrameNumber(frames.first.0 + index as u32)));
+            match self.table.hash(page) {
+                Some(known) if known != hash => {
+                    self.counters.hash_mismatches += 1;
+                    return self.repeat_read(tag, page);
+                }
+                _ => self.table.set_hash(page, Some(hash)),
+            }
+            self.table.set_stored(page, data & (1 << index) != 0);
+        }
+        self.operations.remove(tag);
+        self.counters.pages_fetched += frames.count as u64;
+        if let Err(error) = self.memory.install(first, frames.first, frames.count) {
+            return self.lose(format_args!("cannot map a fetched page: {error}"));
+        }
+        self.staging.now_empty(frames);
+        self.now_resident(first, frames.count, PageEvent::Fetched);
+        let nanoseconds = started.elapsed().as_nanos() as u64;
+        self.fault_times.saturating_record(nanoseconds);
+    }
+
+    fn repeat_read(&mut self, tag: Tag, page: PageNumber) {
+        let Some(Operation::Read { first, frames, started, attempts }) = self.operations.get(tag) else { return };
+        if attempts == MAX_ATTEMPTS {
+            let slave = self.slave_number(page);
+            return self.lose(format_args!(
+                "page {} came from slave {slave} {MAX_ATTEMPTS} times with wrong contents",
+                page.0
+            ));
+        }
+        self.operations.set(tag, Operation::Read { first, frames, started, attempts: attempts + 1 });
+        self.repeat.push(tag);
+    }
+
+    /// Data pages arrived one after the other; where some pages are zeros, moves each to its own frame.
+    fn spread(&mut self, frames: FrameRun, data: u64) {
+        let all = u64::MAX >> (64 - frames.count);
+        if data & all == all {
+            return;
+        }
+        let mut source = (data & all).count_ones();
+        for index in (0..frames.count as u32).rev() {
+            let target = FrameNumber(frames.first.0 + index);
+            if data & (1 << index) == 0 {
+                self.memory.frame_mut(target).fill(0);
+                continue;
+            }
+            source -= 1;
+            if source != index {
+                let contents = *self.memory.frame(FrameNumber(frames.first.0 + source));
+                *self.memory.frame_mut(target) = contents;
+            }
+        }
+    }
+
+    /// Whether any page of the range is in flight.
+    pub fn in_flight(&self, first: PageNumber, count: usize) -> bool {
+        (first.0..first.0 + count as u32).any(|page| self.table.state(PageNumber(page)).in_flight())
+    }
+
+    /// How many pages from `first` on are in `state`, at most `limit`, without leaving the extent.
+    pub fn run_of(&self, first: PageNumber, state: PageState, limit: usize) -> usize {
+        let end_of_extent = (first.0 as usize / EXTENT_PAGES + 1) * EXTENT_PAGES;
+        let end = (first.0 as usize + limit).min(end_of_extent).min(self.table.len());
+        (first.0..end as u32).take_while(|&page| self.table.state(PageNumber(page)) == state).count()
+    }
+}

@@ -1,0 +1,78 @@
+//! The pager's only view of the grid.
+
+use rum_net::wire::message::ExtentRef;
+
+/// A slave, by its place in machines.csv.
+pub type SlaveIndex = u16;
+
+/// Where an extent of the region lives.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct ExtentHome {
+    /// The slave that serves it.
+    pub slave: SlaveIndex,
+    /// Its name there.
+    pub extent: ExtentRef,
+}
+
+/// Names an operation in flight; chosen by the pager, below `MAX_OPERATIONS`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Tag(pub u16);
+
+/// Operations in flight at once.
+pub const MAX_OPERATIONS: usize = 128;
+
+/// Why an operation failed for good. What can be tried again is tried again beneath this interface.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum RemoteFailure {
+    /// The slave restarted without its pages.
+    #[error("the slave restarted: what this client had stored there is gone (RF 1: nothing is replicated)")]
+    SlaveRestarted,
+    /// The slave has given this client's extents away: it was silent longer than its lease.
+    #[error("this client was silent longer than its lease, and the slave has reclaimed its memory")]
+    Fenced,
+    /// The slave refused; a mistake in one of the two.
+    #[error("the slave refused the request ({0})")]
+    Refused(&'static str),
+}
+
+/// What became of an operation.
+#[derive(Debug)]
+pub enum RemoteEvent<'a> {
+    /// Bytes of a read's data pages (those that are not zeros, one after the other), or of a call's answer, in any
+    /// order, each byte once.
+    Bytes {
+        /// Where they belong.
+        offset: usize,
+        /// The bytes.
+        bytes: &'a [u8],
+    },
+    /// A read is complete; bit n is set when its n-th page has data, and clear when it is zeros.
+    ReadDone {
+        /// The pages with data.
+        data_pages: u64,
+    },
+    /// A write or a call is complete; a call's answer has `len` bytes.
+    Done {
+        /// Bytes of the answer.
+        len: usize,
+    },
+    /// It failed, and the contents are lost.
+    Failed(RemoteFailure),
+}
+
+/// Operations on pages and slaves: started by one call, finished by an event of `poll`. Never blocks, never
+/// allocates from the program's heap except in `start_call`, and tries lost packets again by itself.
+pub trait Remote: Send + 'static {
+    /// Starts to read `count` pages of an extent. False when no more can be in flight: poll, then try again.
+    fn start_read(&mut self, tag: Tag, home: &ExtentHome, page: u32, count: usize) -> bool;
+    /// Starts to write `count` pages of an extent; empty `data` makes them zeros.
+    fn start_write(&mut self, tag: Tag, home: &ExtentHome, page: u32, count: usize, data: &[u8]) -> bool;
+    /// Starts any other request.
+    fn start_call(&mut self, tag: Tag, slave: SlaveIndex, message: &[u8]) -> bool;
+    /// Receives and sends what there is.
+    fn poll(&mut self, sink: &mut dyn FnMut(Tag, RemoteEvent<'_>));
+    /// Sleeps for a moment, or until a packet may have arrived.
+    fn idle(&mut self);
+    /// Called about once a second: keeps sessions alive and finds out about slaves that have gone.
+    fn tick(&mut self) {}
+}

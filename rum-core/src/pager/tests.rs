@@ -1,0 +1,358 @@
+//! The pager over a memory and a grid that are plain maps: answers come late and out of order, from a seed.
+
+use std::{
+    collections::HashMap,
+    io,
+    sync::{Arc, Mutex},
+};
+
+use rand::{RngExt, SeedableRng, rngs::StdRng};
+use rum_net::{EXTENT_PAGES, PAGE_BYTES, wire::message::ExtentRef};
+
+use super::{
+    Pager,
+    remote::{ExtentHome, Remote, RemoteEvent, SlaveIndex, Tag},
+};
+use crate::fault::{FaultHandler, FaultOutcome, FrameNumber, Memory, PageNumber, TakeError};
+
+type Page = Box<[u8; PAGE_BYTES]>;
+
+/// Pages and frames as the program and the pager see them.
+#[derive(Default)]
+struct Mapped {
+    pages: HashMap<u32, Page>,
+    frames: HashMap<u32, Page>,
+    busy: Option<u32>,
+}
+
+#[derive(Clone, Default)]
+struct FakeMemory(Arc<Mutex<Mapped>>, Mirror);
+
+/// `Memory::frame` lends bytes, which a lock cannot: frames live here while they are loaded.
+#[derive(Clone, Default)]
+struct Mirror(Vec<u8>);
+
+const PAGES: usize = 4 * EXTENT_PAGES;
+const FRAMES: usize = 512;
+
+impl FakeMemory {
+    fn new() -> Self {
+        Self(Arc::default(), Mirror(vec![0; FRAMES * PAGE_BYTES]))
+    }
+}
+
+impl Memory for FakeMemory {
+    fn base(&self) -> *mut u8 {
+        std::ptr::null_mut()
+    }
+    fn pages(&self) -> usize {
+        PAGES
+    }
+    fn frames(&self) -> usize {
+        FRAMES
+    }
+    fn load_frames(&mut self, first: FrameNumber, count: usize) -> io::Result<()> {
+        for frame in first.0..first.0 + count as u32 {
+            assert!(self.0.lock().unwrap().frames.insert(frame, Box::new([0; PAGE_BYTES])).is_none());
+            self.frame_mut(FrameNumber(frame)).fill(0);
+        }
+        Ok(())
+    }
+    fn unload_frames(&mut self, first: FrameNumber, count: usize) -> io::Result<()> {
+        for frame in first.0..first.0 + count as u32 {
+            assert!(self.0.lock().unwrap().frames.remove(&frame).is_some());
+        }
+        Ok(())
+    }
+    fn frame(&self, frame: FrameNumber) -> &[u8; PAGE_BYTES] {
+        self.frame_run(frame, 1).try_into().unwrap()
+    }
+    fn frame_run(&self, first: FrameNumber, count: usize) -> &[u8] {
+        for frame in first.0..first.0 + count as u32 {
+            assert!(self.0.lock().unwrap().frames.contains_key(&frame), "frame {frame} is empty");
+        }
+        let at = first.0 as usize * PAGE_BYTES;
+        &self.1.0[at..at + count * PAGE_BYTES]
+    }
+    fn frame_mut(&mut self, frame: FrameNumber) -> &mut [u8; PAGE_BYTES] {
+        assert!(self.0.lock().unwrap().frames.contains_key(&frame.0), "frame {frame:?} is empty");
+        let at = frame.0 as usize * PAGE_BYTES;
+        (&mut self.1.0[at..at + PAGE_BYTES]).try_into().unwrap()
+    }
+    fn install(&mut self, first: PageNumber, from: FrameNumber, count: usize) -> io::Result<()> {
+        for index in 0..count as u32 {
+            let contents = Box::new(*self.frame(FrameNumber(from.0 + index)));
+            let mut mapped = self.0.lock().unwrap();
+            mapped.frames.remove(&(from.0 + index)).expect("a loaded frame");
+            assert!(mapped.pages.insert(first.0 + index, contents).is_none(), "page mapped twice");
+        }
+        Ok(())
+    }
+    fn install_zeros(&mut self, first: PageNumber, count: usize) -> io::Result<()> {
+        for page in first.0..first.0 + count as u32 {
+            assert!(self.0.lock().unwrap().pages.insert(page, Box::new([0; PAGE_BYTES])).is_none());
+        }
+        Ok(())
+    }
+    fn take(&mut self, first: PageNumber, to: FrameNumber, count: usize) -> Result<(), TakeError> {
+        for index in 0..count as u32 {
+            let contents = {
+                let mut mapped = self.0.lock().unwrap();
+                if mapped.busy == Some(first.0 + index) {
+                    return Err(TakeError::Busy { done: index as usize });
+                }
+                let contents = mapped.pages.remove(&(first.0 + index)).expect("a mapped page");
+                assert!(mapped.frames.insert(to.0 + index, contents.clone()).is_none(), "frame is loaded");
+                contents
+            };
+            *self.frame_mut(FrameNumber(to.0 + index)) = *contents;
+        }
+        Ok(())
+    }
+    fn discard(&mut self, first: PageNumber, count: usize) -> io::Result<()> {
+        for page in first.0..first.0 + count as u32 {
+            self.0.lock().unwrap().pages.remove(&page);
+        }
+        Ok(())
+    }
+    fn wake(&self, _page: PageNumber) {}
+}
+
+enum Answer {
+    Read(Tag, Vec<(u32, u32)>),
+    Write(Tag),
+}
+
+#[derive(Default)]
+struct Slave {
+    pages: HashMap<(u32, u32), Page>,
+    /// Flip a bit in this many reads.
+    corrupt: usize,
+    /// Fail everything.
+    restarted: bool,
+}
+
+struct FakeRemote {
+    slave: Arc<Mutex<Slave>>,
+    pending: Vec<Answer>,
+    random: StdRng,
+}
+
+impl Remote for FakeRemote {
+    fn start_read(&mut self, tag: Tag, home: &ExtentHome, page: u32, count: usize) -> bool {
+        let pages = (page..page + count as u32).map(|page| (home.extent.index, page)).collect();
+        self.pending.push(Answer::Read(tag, pages));
+        true
+    }
+    fn start_write(&mut self, tag: Tag, home: &ExtentHome, page: u32, count: usize, data: &[u8]) -> bool {
+        if self.pending.len() > 8 {
+            return false;
+        }
+        let mut slave = self.slave.lock().unwrap();
+        for index in 0..count {
+            let key = (home.extent.index, page + index as u32);
+            if data.is_empty() {
+                slave.pages.remove(&key);
+            } else {
+                let contents: [u8; PAGE_BYTES] = data[index * PAGE_BYTES..][..PAGE_BYTES].try_into().unwrap();
+                slave.pages.insert(key, Box::new(contents));
+            }
+        }
+        self.pending.push(Answer::Write(tag));
+        true
+    }
+    fn start_call(&mut self, tag: Tag, _slave: SlaveIndex, _message: &[u8]) -> bool {
+        self.pending.push(Answer::Write(tag));
+        true
+    }
+    fn poll(&mut self, sink: &mut dyn FnMut(Tag, RemoteEvent<'_>)) {
+        while !self.pending.is_empty() && self.random.random_bool(0.5) {
+            let which = self.random.random_range(0..self.pending.len());
+            let answer = self.pending.swap_remove(which);
+            let mut slave = self.slave.lock().unwrap();
+            if slave.restarted {
+                let (Answer::Read(tag, _) | Answer::Write(tag)) = answer;
+                sink(tag, RemoteEvent::Failed(super::RemoteFailure::SlaveRestarted));
+                continue;
+            }
+            match answer {
+                Answer::Write(tag) => sink(tag, RemoteEvent::Done { len: 0 }),
+                Answer::Read(tag, pages) => {
+                    let (mut data, mut data_pages) = (vec![], 0);
+                    for (index, page) in pages.iter().enumerate() {
+                        if let Some(contents) = slave.pages.get(page) {
+                            data.extend_from_slice(&contents[..]);
+                            data_pages |= 1 << index;
+                        }
+                    }
+                    if slave.corrupt > 0 && !data.is_empty() {
+                        slave.corrupt -= 1;
+                        let at = self.random.random_range(0..data.len());
+                        data[at] ^= 4;
+                    }
+                    let cut = self.random.random_range(0..=data.len());
+                    sink(tag, RemoteEvent::Bytes { offset: cut, bytes: &data[cut..] });
+                    sink(tag, RemoteEvent::Bytes { offset: 0, bytes: &data[..cut] });
+                    sink(tag, RemoteEvent::ReadDone { data_pages });
+                }
+            }
+        }
+    }
+    fn idle(&mut self) {}
+}
+
+struct Machine {
+    pager: Arc<Pager>,
+    mapped: Arc<Mutex<Mapped>>,
+    slave: Arc<Mutex<Slave>>,
+}
+
+impl Machine {
+    fn new(seed: u64, budget_pages: usize) -> Self {
+        let memory = FakeMemory::new();
+        let mapped = memory.0.clone();
+        let slave = Arc::new(Mutex::new(Slave::default()));
+        let remote = FakeRemote { slave: slave.clone(), pending: vec![], random: StdRng::seed_from_u64(seed) };
+        let pager = Pager::new(Box::new(memory), Box::new(remote), budget_pages, 0);
+        Self { pager, mapped, slave }
+    }
+
+    fn bind(&self, extent: usize, fresh: bool, named: bool) {
+        let home = ExtentHome { slave: 0, extent: ExtentRef { index: extent as u32 + 100, generation: 1 } };
+        self.pager.bind(extent, &[home], named, fresh);
+    }
+
+    fn access<T>(&self, page: u32, access: impl FnOnce(&mut Page) -> T) -> T {
+        if !self.mapped.lock().unwrap().pages.contains_key(&page) {
+            assert_eq!(self.pager.fault(PageNumber(page)), FaultOutcome::Resolved);
+        }
+        access(self.mapped.lock().unwrap().pages.get_mut(&page).expect("the fault mapped the page"))
+    }
+}
+
+/// LESSONS 1 to 4 and 6: read then write, partial writes, writes after a flush, data before mapping, the budget.
+#[test]
+fn a_random_program_sees_its_own_memory() {
+    let seeds = std::env::var("RUM_SEED").map_or(0..40, |seed| {
+        let seed = seed.parse().unwrap();
+        seed..seed + 1
+    });
+    for seed in seeds {
+        println!("seed {seed}");
+        let mut random = StdRng::seed_from_u64(seed);
+        let budget = random.random_range(64..400);
+        let machine = Machine::new(seed, budget);
+        machine.bind(0, true, false);
+        machine.bind(1, true, true);
+        machine.bind(2, true, false);
+        let mut shadow: HashMap<(u32, usize), u8> = HashMap::new();
+        let mut at = 0;
+        for _ in 0..4000 {
+            at = match random.random_range(0..4) {
+                0 => random.random_range(0..3 * EXTENT_PAGES as u32),
+                _ => (at + 1) % (3 * EXTENT_PAGES as u32),
+            };
+            let byte = random.random_range(0..PAGE_BYTES);
+            match random.random_range(0..100) {
+                0 => {
+                    machine.mapped.lock().unwrap().busy = None;
+                    machine.pager.flush_named();
+                }
+                1 => {
+                    let count = random.random_range(1..40).min(3 * EXTENT_PAGES as u32 - at);
+                    machine.pager.discard(at as usize, count as usize);
+                    shadow.retain(|(page, _), _| !(at..at + count).contains(page));
+                }
+                2 => machine.mapped.lock().unwrap().busy = random.random_bool(0.5).then_some(at),
+                3..40 => {
+                    let value = random.random_range(0..3);
+                    machine.access(at, |page| page[byte] = value);
+                    shadow.insert((at, byte), value);
+                }
+                _ => {
+                    let expected = shadow.get(&(at, byte)).copied().unwrap_or(0);
+                    assert_eq!(machine.access(at, |page| page[byte]), expected, "seed {seed} page {at}");
+                }
+            }
+            let mapped = machine.mapped.lock().unwrap();
+            assert!(mapped.pages.len() + mapped.frames.len() <= budget, "seed {seed}: over budget");
+        }
+        machine.mapped.lock().unwrap().busy = None;
+        for ((page, byte), value) in shadow {
+            assert_eq!(machine.access(page, |page| page[byte]), value, "seed {seed} page {page}");
+        }
+    }
+}
+
+#[test]
+fn clean_and_zero_pages_are_not_sent() {
+    let machine = Machine::new(1, 64);
+    (0..4).for_each(|extent| machine.bind(extent, true, false));
+    (0..PAGES as u32).for_each(|page| machine.access(page, |bytes| assert_eq!(bytes[0], 0)));
+    machine.pager.drain();
+    assert_eq!(machine.slave.lock().unwrap().pages.len(), 0);
+    (0..PAGES as u32).for_each(|page| machine.access(page, |bytes| bytes[5] = 1));
+    (0..PAGES as u32).for_each(|page| machine.access(page, |bytes| assert_eq!(bytes[5], 1)));
+    let written = machine.pager.stats().pages_written;
+    assert_eq!(written, PAGES as u64);
+    (0..PAGES as u32).for_each(|page| machine.access(page, |bytes| assert_eq!(bytes[5], 1)));
+    assert_eq!(machine.pager.stats().pages_written, written);
+    (0..PAGES as u32).for_each(|page| machine.access(page, |bytes| bytes[5] = 0));
+    (0..64).for_each(|page| machine.access(page, |bytes| bytes[5] = 0));
+    machine.pager.drain();
+    assert!(machine.slave.lock().unwrap().pages.len() <= 64, "zeros cost nothing on the slave");
+}
+
+#[test]
+fn a_corrupt_page_is_read_again_and_never_shown() {
+    let machine = Machine::new(2, 64);
+    (0..4).for_each(|extent| machine.bind(extent, true, false));
+    (0..PAGES as u32).for_each(|page| machine.access(page, |bytes| bytes[page as usize % PAGE_BYTES] = 1));
+    machine.slave.lock().unwrap().corrupt = 3;
+    for page in 0..PAGES as u32 {
+        machine.access(page, |bytes| assert_eq!(bytes.iter().map(|&b| b as usize).sum::<usize>(), 1));
+    }
+    assert_eq!(machine.pager.stats().hash_mismatches, 3);
+}
+
+#[test]
+fn a_page_that_stays_corrupt_or_a_slave_that_forgot_is_loss_not_zeros() {
+    for (corrupt, restarted) in [(usize::MAX, false), (0, true)] {
+        let machine = Machine::new(3, 64);
+        (0..4).for_each(|extent| machine.bind(extent, true, false));
+        (0..PAGES as u32).for_each(|page| machine.access(page, |bytes| bytes[0] = 1));
+        machine.pager.drain();
+        machine.slave.lock().unwrap().corrupt = corrupt;
+        machine.slave.lock().unwrap().restarted = restarted;
+        assert_eq!(machine.pager.fault(PageNumber(0)), FaultOutcome::Lost);
+    }
+}
+
+#[test]
+fn wild_addresses_are_not_served() {
+    let machine = Machine::new(4, 64);
+    machine.bind(1, true, false);
+    assert_eq!(machine.pager.fault(PageNumber(0)), FaultOutcome::Unallocated);
+    assert_eq!(machine.pager.fault(PageNumber(PAGES as u32)), FaultOutcome::Unallocated);
+    machine.access(EXTENT_PAGES as u32, |bytes| bytes[0] = 9);
+    assert_eq!(machine.pager.unbind(1, 1).len(), 1);
+    assert_eq!(machine.pager.fault(PageNumber(EXTENT_PAGES as u32)), FaultOutcome::Unallocated);
+    machine.bind(1, true, false);
+    machine.access(EXTENT_PAGES as u32, |bytes| assert_eq!(bytes[0], 0, "a freed page came back with its contents"));
+}
+
+#[test]
+fn a_flushed_named_page_shows_what_another_client_wrote() {
+    let machine = Machine::new(5, 64);
+    machine.bind(0, true, true);
+    machine.access(7, |bytes| bytes[0] = 1);
+    machine.pager.flush_named();
+    assert_eq!(machine.slave.lock().unwrap().pages[&(100, 7)][0], 1);
+    machine.slave.lock().unwrap().pages.get_mut(&(100, 7)).unwrap()[0] = 2;
+    machine.access(7, |bytes| {
+        assert_eq!(bytes[0], 2);
+        bytes[0] = 3;
+    });
+    machine.pager.flush_named();
+    assert_eq!(machine.slave.lock().unwrap().pages[&(100, 7)][0], 3, "a write after a flush was lost");
+}
