@@ -1,0 +1,89 @@
+//! `rum local`: a private grid on this host for the time of one command.
+
+use std::{
+    ffi::OsString,
+    io,
+    os::unix::process::ExitStatusExt,
+    process::{ExitCode, ExitStatus},
+};
+
+use nix::sys::signal::{Signal, kill};
+use rum_core::config::{MIN_LOCAL_BUDGET_BYTES, parse_bytes};
+
+use crate::{
+    signals::Signals,
+    slaves::{self, Slaves, SlavesError},
+};
+
+/// Reads a size for clap.
+pub fn size(text: &str) -> Result<u64, String> {
+    parse_bytes(text).ok_or_else(|| "expected a size such as 64M or 1.5G".to_owned())
+}
+
+fn budget(text: &str) -> Result<u64, String> {
+    size(text).and_then(|bytes| match bytes {
+        MIN_LOCAL_BUDGET_BYTES.. => Ok(bytes),
+        _ => Err(format!("expected at least {}K", MIN_LOCAL_BUDGET_BYTES >> 10)),
+    })
+}
+
+fn memory(text: &str) -> Result<u64, String> {
+    size(text).and_then(|bytes| if bytes >= 1 << 20 { Ok(bytes) } else { Err("expected at least 1M".to_owned()) })
+}
+
+#[derive(clap::Args)]
+pub struct Arguments {
+    /// Slaves to start
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u8).range(1..=64))]
+    slaves: u8,
+    /// Memory that each slave gives
+    #[arg(long, default_value = "512M", value_parser = memory)]
+    memory: u64,
+    /// Far memory that may be in the command's own memory at once
+    #[arg(long, default_value = "64M", value_parser = budget)]
+    budget: u64,
+    /// The command and its arguments
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true, required = true, value_name = "COMMAND")]
+    command: Vec<OsString>,
+}
+
+pub fn run(arguments: &Arguments) -> ExitCode {
+    match run_in_grid(arguments) {
+        Ok(status) => ExitCode::from(exit_code(status)),
+        Err(SlavesError::Interrupted(signal)) => ExitCode::from(128 + signal as u8),
+        Err(error) => {
+            eprintln!("rum local: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// As a shell gives it: 128 and the signal's number for a command that a signal ended.
+fn exit_code(status: ExitStatus) -> u8 {
+    let code = status.code().or_else(|| status.signal().map(|signal| 128 + signal));
+    code.and_then(|code| u8::try_from(code).ok()).unwrap_or(u8::MAX)
+}
+
+fn run_in_grid(arguments: &Arguments) -> Result<ExitStatus, SlavesError> {
+    let signals = Signals::take_over().map_err(io::Error::from)?;
+    let directory = slaves::private_directory()?;
+    let count = usize::from(arguments.slaves);
+    let (mut slaves, machines) = Slaves::start_local(count, arguments.memory, directory.path(), &signals)?;
+    let mut child = slaves::client_command(&arguments.command[0], &machines, arguments.budget, false)?
+        .args(&arguments.command[1..])
+        .spawn()?;
+    loop {
+        if let Some(status) = child.try_wait()? {
+            return Ok(status);
+        }
+        for line in slaves.newly_ended() {
+            eprintln!("rum local: {line}");
+        }
+        signals.wait(None, None).map_err(io::Error::from)?;
+        while let Some(arrived) = signals.next() {
+            if arrived.signal != Signal::SIGCHLD && !arrived.from_terminal {
+                let _ = kill(slaves::process_id(&child), arrived.signal);
+            }
+        }
+    }
+}

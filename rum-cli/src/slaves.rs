@@ -1,0 +1,286 @@
+//! Slaves as child processes: started together, waited for, written into a machines.csv, ended together.
+
+use std::{
+    ffi::{OsStr, OsString},
+    fs,
+    io::{self, Read},
+    os::{
+        fd::AsFd,
+        unix::{fs::PermissionsExt, process::CommandExt},
+    },
+    path::{Path, PathBuf},
+    process::{Child, ChildStdout, ExitStatus, Stdio},
+    time::{Duration, Instant},
+};
+
+use nix::{
+    fcntl::{FcntlArg, OFlag, fcntl},
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+use tempfile::TempDir;
+
+use crate::{signals::Signals, tied};
+
+/// A Unix socket's path may be this long.
+const SOCKET_PATH_BYTES: usize = 107;
+/// So long may a slave take until it is ready: opening a DPDK port takes a fraction of a second.
+const READY_TIMEOUT: Duration = Duration::from_secs(30);
+/// So long may a slave take to end after SIGTERM.
+const END_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// Why slaves did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum SlavesError {
+    /// A private directory could not be made.
+    #[error("cannot make a private directory for the sockets: {0}; set TMPDIR to a folder with a short path")]
+    Directory(io::Error),
+    /// A program that belongs to RUM is not there.
+    #[error("there is no {}; build it with `cargo build --release --workspace`, or set {variable} to its path", path.display())]
+    NoProgram {
+        /// Where it was looked for.
+        path: PathBuf,
+        /// What may name another place.
+        variable: &'static str,
+    },
+    /// A process could not be started or watched.
+    #[error("cannot run a slave: {0}")]
+    Process(#[from] io::Error),
+    /// A slave ended before it was ready.
+    #[error("slave {number} ended before it was ready ({status}): {said}")]
+    Ended {
+        /// From 0.
+        number: usize,
+        /// How.
+        status: ExitStatus,
+        /// The end of what it printed.
+        said: String,
+    },
+    /// A slave did not become ready.
+    #[error("slave {number} was not ready after {READY_TIMEOUT:?}: {said}")]
+    Late {
+        /// From 0.
+        number: usize,
+        /// The end of what it printed.
+        said: String,
+    },
+    /// The network for the slaves could not be set up.
+    #[error("cannot set up the network: {0}")]
+    Network(String),
+    /// A signal came while the slaves started.
+    #[error("interrupted by {0}")]
+    Interrupted(Signal),
+}
+
+/// A directory that only its owner may enter, removed when dropped.
+pub fn private_directory() -> Result<TempDir, SlavesError> {
+    let make = |parent: &Path| {
+        tempfile::Builder::new().prefix("rum-").permissions(fs::Permissions::from_mode(0o700)).tempdir_in(parent)
+    };
+    let parent = std::env::temp_dir();
+    let room_for_names = 32;
+    if parent.as_os_str().len() + room_for_names > SOCKET_PATH_BYTES {
+        return make(Path::new("/tmp")).map_err(SlavesError::Directory);
+    }
+    make(&parent).map_err(SlavesError::Directory)
+}
+
+/// A program of RUM: named by an environment variable, or beside this one.
+pub fn program(name: &str, variable: &'static str) -> Result<PathBuf, SlavesError> {
+    let path = match std::env::var_os(variable).filter(|value| !value.is_empty()) {
+        Some(path) => path.into(),
+        None => std::env::current_exe()?.with_file_name(name),
+    };
+    if path.is_file() { Ok(path) } else { Err(SlavesError::NoProgram { path, variable }) }
+}
+
+/// A size as rum-slave's `-m` takes it.
+pub fn size_argument(bytes: u64) -> String {
+    if bytes.is_multiple_of(1 << 20) { format!("{}M", bytes >> 20) } else { bytes.to_string() }
+}
+
+/// A slave process.
+#[derive(Debug)]
+pub struct Slave {
+    number: usize,
+    child: Child,
+    stdout: ChildStdout,
+    said: Vec<u8>,
+    log: PathBuf,
+    ended: bool,
+}
+
+impl Slave {
+    /// Starts `rum-slave` with `arguments`. What it prints to stderr goes to a file in `directory`.
+    pub fn spawn(number: usize, directory: &Path, arguments: &[OsString], own_host: bool) -> Result<Self, SlavesError> {
+        let binary = program("rum-slave", "RUM_SLAVE_BIN")?;
+        let log = directory.join(format!("slave-{number}.log"));
+        let mut child = tied::command(binary.as_os_str(), own_host)?
+            .args(arguments)
+            .stdin(if own_host { Stdio::piped() } else { Stdio::null() })
+            .stdout(Stdio::piped())
+            .stderr(fs::File::create(&log)?)
+            // Control-C at the terminal is for the program in the grid: its slaves outlive it.
+            .process_group(0)
+            .spawn()?;
+        let stdout = child.stdout.take().ok_or_else(|| io::Error::other("no stdout"))?;
+        fcntl(stdout.as_fd(), FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).map_err(io::Error::from)?;
+        Ok(Self { number, child, stdout, said: Vec::new(), log, ended: false })
+    }
+
+    /// The process's number, which it keeps when it becomes `rum-slave`.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// The pipe that a process on its own host waits at.
+    pub fn go(&mut self) -> io::Result<()> {
+        use std::io::Write;
+        self.child.stdin.take().map_or(Ok(()), |mut stdin| stdin.write_all(b"\n"))
+    }
+
+    /// Waits until the process has printed a line that begins with `word`.
+    pub fn wait_for(&mut self, word: &str, signals: &Signals) -> Result<(), SlavesError> {
+        let deadline = Instant::now() + READY_TIMEOUT;
+        loop {
+            if self.has_said(word)? {
+                return Ok(());
+            }
+            if let Some(status) = self.child.try_wait()? {
+                self.ended = true;
+                return Err(SlavesError::Ended { number: self.number, status, said: self.last_words() });
+            }
+            if Instant::now() >= deadline {
+                return Err(SlavesError::Late { number: self.number, said: self.last_words() });
+            }
+            signals.wait(Some(self.stdout.as_fd()), Some(deadline)).map_err(io::Error::from)?;
+            while let Some(arrived) = signals.next() {
+                if arrived.signal != Signal::SIGCHLD {
+                    return Err(SlavesError::Interrupted(arrived.signal));
+                }
+            }
+        }
+    }
+
+    fn has_said(&mut self, word: &str) -> io::Result<bool> {
+        let mut buffer = [0u8; 1024];
+        loop {
+            match self.stdout.read(&mut buffer) {
+                Ok(0) => break,
+                Ok(count) => self.said.extend_from_slice(&buffer[..count]),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        let whole_lines = self.said.iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end + 1);
+        Ok(self.said[..whole_lines].split(|byte| *byte == b'\n').any(|line| line.starts_with(word.as_bytes())))
+    }
+
+    /// The end of what the slave has printed to stderr, as one line.
+    pub fn last_words(&self) -> String {
+        let text = fs::read(&self.log).unwrap_or_default();
+        let text = String::from_utf8_lossy(&text);
+        let lines: Vec<&str> = text.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
+        match &lines[lines.len().saturating_sub(3)..] {
+            [] => "it said nothing".to_owned(),
+            last => last.join(" | "),
+        }
+    }
+
+    fn newly_ended(&mut self) -> Option<ExitStatus> {
+        let status = if self.ended { None } else { self.child.try_wait().ok().flatten() };
+        self.ended |= status.is_some();
+        status
+    }
+}
+
+/// Slaves that live as long as this value.
+#[derive(Debug)]
+pub struct Slaves {
+    slaves: Vec<Slave>,
+}
+
+impl Slaves {
+    /// None yet. Those added later end with this value, also when a later one does not start.
+    pub fn new() -> Self {
+        Self { slaves: Vec::new() }
+    }
+
+    /// Takes a slave in.
+    pub fn add(&mut self, slave: Slave) -> &mut Slave {
+        self.slaves.push(slave);
+        let last = self.slaves.len() - 1;
+        &mut self.slaves[last]
+    }
+
+    /// Starts `count` slaves of `memory_bytes` each on vhost-user sockets in `directory`, and writes machines.csv there.
+    pub fn start_local(
+        count: usize,
+        memory_bytes: u64,
+        directory: &Path,
+        signals: &Signals,
+    ) -> Result<(Self, PathBuf), SlavesError> {
+        let mut slaves = Self::new();
+        let mut machines = String::from("ip,mac,link,name,memory\n");
+        for number in 0..count {
+            let link = format!("vhost:{}", directory.join(format!("slave-{number}")).display());
+            let memory = size_argument(memory_bytes);
+            let mac = format!("02:52:55:4d:00:{:02x}", number + 1);
+            machines.push_str(&format!("127.0.0.1,{mac},\"{link}\",slave-{number},{memory}\n"));
+            let arguments = ["--port", &link, "-m", &memory].map(OsString::from);
+            slaves.add(Slave::spawn(number, directory, &arguments, false)?);
+        }
+        slaves.wait_until_ready(signals)?;
+        let path = directory.join("machines.csv");
+        fs::write(&path, machines).map_err(SlavesError::Directory)?;
+        Ok((slaves, path))
+    }
+
+    /// Waits until each has said that it is ready.
+    pub fn wait_until_ready(&mut self, signals: &Signals) -> Result<(), SlavesError> {
+        self.slaves.iter_mut().try_for_each(|slave| slave.wait_for("ready", signals))
+    }
+
+    /// One line about each slave that has ended since the last call: none should.
+    pub fn newly_ended(&mut self) -> Vec<String> {
+        let lines = self.slaves.iter_mut().filter_map(|slave| {
+            let status = slave.newly_ended()?;
+            Some(format!("slave {} has ended ({status}): {}", slave.number, slave.last_words()))
+        });
+        lines.collect()
+    }
+}
+
+impl Drop for Slaves {
+    fn drop(&mut self) {
+        for slave in self.slaves.iter().filter(|slave| !slave.ended) {
+            let _ = kill(process_id(&slave.child), Signal::SIGTERM);
+        }
+        let deadline = Instant::now() + END_TIMEOUT;
+        for slave in self.slaves.iter_mut().filter(|slave| !slave.ended) {
+            while matches!(slave.child.try_wait(), Ok(None)) && Instant::now() < deadline {
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            let _ = slave.child.kill();
+            let _ = slave.child.wait();
+        }
+    }
+}
+
+/// A child's number as nix takes it.
+pub fn process_id(child: &Child) -> Pid {
+    Pid::from_raw(child.id().cast_signed())
+}
+
+/// The command that runs a client `program` tied to this process, with its grid in the environment.
+pub fn client_command(
+    program: &OsStr,
+    machines: &Path,
+    budget_bytes: u64,
+    own_host: bool,
+) -> io::Result<std::process::Command> {
+    let mut command = tied::command(program, own_host)?;
+    command.env("RUM_MACHINES", machines).env("RUM_LOCAL_BUDGET", budget_bytes.to_string());
+    Ok(command)
+}
