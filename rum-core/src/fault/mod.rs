@@ -6,9 +6,22 @@
 //! a loaded frame's page into the region and leaves the frame empty; taking moves a page of the region, whole
 //! and at one instant, into an empty frame and leaves it loaded.
 
+#![allow(unsafe_code)]
+
+mod bitmap;
+mod engine;
+mod inline;
+mod region;
+mod registry;
+mod signals;
+mod uffd;
+mod uffd_memory;
+
 use std::{fmt, io, str::FromStr};
 
 use rum_net::PAGE_BYTES;
+
+pub use engine::{Engine, EngineError, Options, PendingEngine, start, start_with};
 
 /// A page of the region, counted from its start.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
