@@ -84,6 +84,9 @@ fn frames_filled_by_the_pager_appear_in_the_region() {
                 assert!(bytes.iter().all(|&byte| byte == 0), "a frame is loaded with zeros");
                 bytes.fill((run + frame) as u8);
             }
+            let side_by_side = inner.memory.frame_run(FrameNumber(0), run);
+            assert_eq!(side_by_side.len(), run * PAGE);
+            assert!(side_by_side.iter().enumerate().all(|(at, &byte)| byte == (run + at / PAGE) as u8));
             inner.memory.install(PageNumber(8), FrameNumber(0), run).unwrap();
             assert!(inner.memory.load_frames(FrameNumber(0), run).is_ok(), "installed frames are empty");
             inner.memory.unload_frames(FrameNumber(0), run).unwrap();
@@ -200,6 +203,7 @@ fn frames_and_pages_out_of_range_are_refused() {
         assert!(catch_unwind(AssertUnwindSafe(|| memory.frame(FrameNumber(2))[0])).is_err());
         assert!(catch_unwind(AssertUnwindSafe(|| memory.frame_mut(FrameNumber(2))[0] = 1)).is_err());
         assert!(catch_unwind(AssertUnwindSafe(|| memory.frame(FrameNumber(8))[0])).is_err());
+        assert!(catch_unwind(AssertUnwindSafe(|| memory.frame_run(FrameNumber(1), 2).len())).is_err());
         drop(inner);
         assert_eq!(rig.read(7, 0), 1);
     });

@@ -217,6 +217,12 @@ impl Memory for UffdMemory {
         unsafe { &*self.region.layout.frame(frame.0 as usize).cast() }
     }
 
+    fn frame_run(&self, first: FrameNumber, count: usize) -> &[u8] {
+        assert!(self.loaded.all(first.0 as usize, count, true), "a frame of {}+{count} is empty", first.0);
+        // SAFETY: as in `frame`; the frames lie side by side in one mapping.
+        unsafe { std::slice::from_raw_parts(self.region.layout.frame(first.0 as usize), count * PAGE_BYTES) }
+    }
+
     fn frame_mut(&mut self, frame: FrameNumber) -> &mut [u8; PAGE_BYTES] {
         assert!(self.loaded.get(frame.0 as usize), "frame {} is empty", frame.0);
         // SAFETY: as in `frame`, and `&mut self` makes the reference the only one.
