@@ -7,12 +7,17 @@
 
 pub mod extent;
 pub mod frames;
+mod idle;
 pub mod lease;
 pub mod name;
 pub mod options;
+pub mod port;
 pub mod quota;
 pub mod server;
 pub mod service;
+pub mod stop;
 pub mod store;
+pub mod units;
 
 pub use options::{Options, PollOptions};
+pub use server::{Slave, SlaveHandle, StartError};

@@ -1,3 +1,112 @@
 //! Starts a slave.
 #![forbid(unsafe_code)]
-fn main() {}
+
+use std::{fs, io::Write, process::ExitCode, time::Duration};
+
+use clap::Parser;
+use rum_net::port::spec::PortSpec;
+use rum_slave::{Options, Slave, port, server::End, stop::stop, units};
+use tracing_subscriber::EnvFilter;
+
+/// Serves a part of this machine's memory to RUM's clients.
+#[derive(Debug, Parser)]
+#[command(version)]
+struct Arguments {
+    /// Where clients come from: vhost:PATH, af_packet:IFACE, af_xdp:IFACE, pci:ADDR or vdev:DEVARGS. May be repeated.
+    #[arg(long = "port", value_name = "LINK", required = true)]
+    ports: Vec<PortSpec>,
+    /// Memory to serve, such as 512M or 4G. Taken as clients fill it, not at start.
+    #[arg(short, long, value_name = "SIZE", value_parser = memory)]
+    memory: u64,
+    /// What to call this slave in messages.
+    #[arg(long)]
+    name: Option<String>,
+    /// How long a client may be silent before its memory goes to others, such as 10s or 500ms.
+    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = lease)]
+    lease: Duration,
+}
+
+fn main() -> ExitCode {
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(error) if !error.use_stderr() => {
+            // Help or version.
+            let _ = error.print();
+            return ExitCode::SUCCESS;
+        }
+        Err(error) => return bad(&first_line(&error.to_string())),
+    };
+    let filter = EnvFilter::try_from_env("RUM_LOG").unwrap_or_else(|_| EnvFilter::new("warn"));
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    warn_of_little_memory(arguments.memory);
+    match serve(arguments) {
+        Ok(code) => code,
+        Err(problem) => bad(&problem),
+    }
+}
+
+fn serve(arguments: Arguments) -> Result<ExitCode, String> {
+    // Before the port opens, so that a signal from then on removes its socket.
+    let (stopper, stop) = stop().map_err(|error| error.to_string())?;
+    stopper.on_signals().map_err(|error| error.to_string())?;
+    let ports: Result<Vec<_>, _> = arguments.ports.iter().map(port::open).collect();
+    let ports = ports.map_err(|error| error.to_string())?;
+    let options = Options { name: arguments.name, lease: arguments.lease, ..Options::new(arguments.memory) };
+    let mut slave = Slave::new(ports, options).map_err(|error| error.to_string())?;
+    say(&slave.ready_line());
+    let end = slave.run(&stop);
+    let totals = slave.totals();
+    drop(slave);
+    say(&format!("rum-slave: stopped, {totals}"));
+    Ok(match end {
+        End::Stopped => ExitCode::SUCCESS,
+        End::PortsGone => {
+            eprintln!("rum-slave: no port is left to serve");
+            ExitCode::FAILURE
+        }
+    })
+}
+
+fn memory(text: &str) -> Result<u64, String> {
+    units::parse_bytes(text).ok_or_else(|| "expected a size such as 512M, 1.5G or 1048576".to_owned())
+}
+
+fn lease(text: &str) -> Result<Duration, String> {
+    units::parse_duration(text)
+        .filter(|lease| *lease >= Duration::from_millis(100))
+        .ok_or_else(|| "expected a time of 100ms or more, such as 10s or 500ms".to_owned())
+}
+
+/// Memory is taken as clients write, so that more than there is may be promised: by whom it matters to.
+fn warn_of_little_memory(memory_bytes: u64) {
+    let meminfo = fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    if let Some(available) = units::available_bytes(&meminfo)
+        && memory_bytes > available
+    {
+        eprintln!(
+            "rum-slave: warning: {} MiB are to be served, but only {} MiB are available: when clients fill more, this \
+             machine will swap or kill",
+            memory_bytes >> 20,
+            available >> 20
+        );
+    }
+}
+
+/// Prints a line that others wait for. That nobody reads it is no reason to end.
+fn say(line: &str) {
+    let mut stdout = std::io::stdout().lock();
+    let _ = writeln!(stdout, "{line}").and_then(|()| stdout.flush());
+}
+
+fn bad(problem: &str) -> ExitCode {
+    eprintln!("rum-slave: {problem}");
+    ExitCode::from(2)
+}
+
+/// What clap says, in one line.
+fn first_line(message: &str) -> String {
+    let paragraph = message.split("\n\n").next().unwrap_or_default();
+    let words: Vec<&str> = paragraph.split_whitespace().collect();
+    let line = words.join(" ");
+    line.strip_prefix("error: ").map_or(line.clone(), str::to_owned) + "; see rum-slave --help"
+}

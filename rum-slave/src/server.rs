@@ -1,1 +1,297 @@
-//! Runs the service over ports.
+//! Runs the service over ports, to completion: the one thread that receives a request answers it.
+
+use std::{
+    collections::HashMap,
+    io,
+    thread::{self, JoinHandle},
+    time::{Duration, Instant},
+};
+
+use rum_net::{
+    EXTENT_BYTES,
+    port::{Address, LinkId, Port, TransmitError},
+    rpc::{
+        Incarnation, MIN_MTU,
+        server::{Responder, Server, ServerConfig, ServerEvent},
+    },
+    wire::ethernet::EthernetHeader,
+};
+
+use crate::{
+    idle::{Idle, Pause},
+    options::{Options, PollOptions},
+    service::{Service, Totals},
+    stop::{Stop, Stopper, stop},
+    store::Store,
+};
+
+/// Packets taken from a port before answers are sent.
+const RECEIVE_BUDGET: usize = 64;
+/// Times that full links may refuse packets before the slave turns to receiving again.
+const MAX_REFUSALS: usize = 8;
+/// How long a link's full queue is waited for. After that what goes there is dropped, until something gets through: a
+/// client that does not take its answers must not hold up the others, and it can ask again.
+const FULL_PATIENCE: Duration = Duration::from_millis(1);
+/// How long a slave sleeps at most before it looks at its clock.
+const MAX_SLEEP: Duration = Duration::from_secs(1);
+
+/// Why a slave could not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// Less memory than one extent.
+    #[error("{0} bytes of memory are less than one extent ({EXTENT_BYTES} bytes)")]
+    TooSmall(u64),
+    /// More memory than extents can be numbered.
+    #[error("{0} bytes of memory are more than a slave can number")]
+    TooLarge(u64),
+    /// No port to serve.
+    #[error("no port to serve")]
+    NoPorts,
+    /// A port that carries too little.
+    #[error("{port} has an MTU of {mtu} bytes: at least {MIN_MTU} are needed")]
+    SmallMtu {
+        /// The port.
+        port: String,
+        /// Its MTU in bytes.
+        mtu: usize,
+    },
+    /// The operating system has no thread or descriptor left.
+    #[error("cannot start: {0}")]
+    Io(#[from] io::Error),
+}
+
+/// Why a slave came to its end.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum End {
+    /// It was told to.
+    Stopped,
+    /// Its ports are gone for good.
+    PortsGone,
+}
+
+/// A port and the sessions that came by it.
+struct Channel {
+    port: Box<dyn Port>,
+    server: Server,
+    /// Since when each link's queue has been full.
+    full_since: HashMap<LinkId, Instant>,
+}
+
+/// A slave: an empty store served over ports.
+pub struct Slave {
+    options: Options,
+    service: Service,
+    channels: Vec<Channel>,
+    /// The channel to sleep on next.
+    sleep_on: usize,
+}
+
+impl Slave {
+    /// A slave that serves `ports` as soon as it is stepped or run.
+    pub fn new(ports: Vec<Box<dyn Port>>, options: Options) -> Result<Self, StartError> {
+        let capacity = options.capacity_extents();
+        if capacity == 0 {
+            return Err(StartError::TooSmall(options.memory_bytes));
+        }
+        if capacity > u64::from(u32::MAX) {
+            return Err(StartError::TooLarge(options.memory_bytes));
+        }
+        if ports.is_empty() {
+            return Err(StartError::NoPorts);
+        }
+        let incarnation = Incarnation(rand::random());
+        let channels: Result<Vec<Channel>, StartError> =
+            ports.into_iter().map(|port| Channel::new(port, incarnation, &options)).collect();
+        // Half of the numbers are left to count up through.
+        let first_generation = rand::random_range(1..u32::MAX / 2);
+        let service = Service::new(incarnation, options.lease, Store::new(capacity, first_generation));
+        Ok(Self { service, channels: channels?, sleep_on: 0, options })
+    }
+
+    /// Runs a slave in a thread of its own, until its handle is stopped or dropped.
+    pub fn start(ports: Vec<Box<dyn Port>>, options: Options) -> Result<SlaveHandle, StartError> {
+        let mut slave = Self::new(ports, options)?;
+        let (stopper, stop) = stop()?;
+        let thread = thread::Builder::new().name("rum-slave".to_owned()).spawn(move || {
+            slave.run(&stop);
+            slave.totals()
+        })?;
+        Ok(SlaveHandle { stopper, thread: Some(thread) })
+    }
+
+    /// Serves until told to stop. Polls while there is work, and sleeps when there is none.
+    pub fn run(&mut self, stop: &Stop) -> End {
+        let mut idle = Idle::new(self.options.poll);
+        while !stop.is_set() {
+            let now = Instant::now();
+            if self.step(now) {
+                idle.worked();
+                continue;
+            }
+            match idle.pause(now) {
+                Pause::Spin => std::hint::spin_loop(),
+                Pause::Yield => thread::yield_now(),
+                Pause::Sleep => {
+                    self.drop_gone_ports();
+                    if self.channels.is_empty() {
+                        return End::PortsGone;
+                    }
+                    self.sleep(now, stop);
+                }
+            }
+        }
+        End::Stopped
+    }
+
+    /// Takes some packets, answers them, and ends the leases whose time has come. Never blocks. Returns whether there
+    /// was anything to do. For who hosts several slaves in one thread; `run` otherwise.
+    pub fn step(&mut self, now: Instant) -> bool {
+        let Self { service, channels, .. } = self;
+        let mut worked = false;
+        for channel in channels {
+            worked |= channel.step(now, service);
+        }
+        service.settle();
+        worked | service.tidy()
+    }
+
+    /// What was done since the start.
+    pub fn totals(&self) -> Totals {
+        self.service.totals()
+    }
+
+    /// The line that says that the slave is ready, where, and what it is not.
+    pub fn ready_line(&self) -> String {
+        let name = self.options.name.as_deref().map(|name| format!(" {name}")).unwrap_or_default();
+        let mut line = format!("rum-slave{name}: ready");
+        for channel in &self.channels {
+            line += &format!(", port {}, mac {}", channel.port.name(), channel.port.mac());
+        }
+        let mib = self.options.capacity_extents() * EXTENT_BYTES as u64 >> 20;
+        line + &format!(", {mib} MiB, RF 1: nothing is replicated")
+    }
+
+    /// Sleeps until a packet comes, a lease may end, or the slave is told to stop.
+    fn sleep(&mut self, now: Instant, stop: &Stop) {
+        let PollOptions { sleep_among_ports, .. } = self.options.poll;
+        let next_expiry = self.channels.iter().filter_map(|channel| channel.server.poll_timeout()).min();
+        let mut timeout = next_expiry.map_or(MAX_SLEEP, |at| at.saturating_duration_since(now).min(MAX_SLEEP));
+        if self.channels.len() > 1 {
+            timeout = timeout.min(sleep_among_ports);
+        }
+        self.sleep_on = (self.sleep_on + 1) % self.channels.len();
+        let port = &mut self.channels[self.sleep_on].port;
+        if let Err(error) = port.wait(timeout, Some(stop.wake())) {
+            tracing::warn!("{}: cannot wait for packets: {error}", port.name());
+            thread::sleep(sleep_among_ports);
+        }
+    }
+
+    fn drop_gone_ports(&mut self) {
+        self.channels.retain(|channel| {
+            let is_gone = channel.port.is_closed();
+            if is_gone {
+                tracing::error!("{} is gone", channel.port.name());
+            }
+            !is_gone
+        });
+    }
+}
+
+impl Channel {
+    fn new(port: Box<dyn Port>, incarnation: Incarnation, options: &Options) -> Result<Self, StartError> {
+        let mtu = port.mtu();
+        if mtu < MIN_MTU {
+            return Err(StartError::SmallMtu { port: port.name().to_owned(), mtu });
+        }
+        let config =
+            ServerConfig { incarnation, mtu, session_timeout: options.lease, max_sessions: options.max_sessions };
+        Ok(Self { port, server: Server::new(config), full_since: HashMap::new() })
+    }
+
+    fn step(&mut self, now: Instant, service: &mut Service) -> bool {
+        let Self { port, server, full_since } = self;
+        let mut on_event = |responder: &mut Responder<'_>, event: ServerEvent<'_>| match event {
+            ServerEvent::Request { client, message, .. } => service.answer(client, message, responder.response()),
+            ServerEvent::Opened { client, .. } => service.session_opened(client),
+            ServerEvent::Closed { client, .. } => service.session_closed(client),
+        };
+        let received = port.receive(RECEIVE_BUDGET, &mut |link, frame| {
+            if let Some((header, packet)) = EthernetHeader::decode(frame) {
+                server.handle(now, Address { link, mac: header.source }, packet, &mut on_event);
+            }
+        });
+        port.link_changes(&mut |link, is_open| {
+            if !is_open {
+                server.link_closed(link);
+                full_since.remove(&link);
+            }
+        });
+        server.expire(now, &mut |event| {
+            if let ServerEvent::Closed { client, .. } = event {
+                service.session_closed(client);
+            }
+        });
+        let wants_transmit = self.server.wants_transmit();
+        if wants_transmit {
+            self.transmit(now);
+        }
+        received > 0 || wants_transmit
+    }
+
+    fn transmit(&mut self, now: Instant) {
+        let Self { port, server, full_since } = self;
+        let source = port.mac();
+        let mut refusals = 0;
+        while let Some((to, packet)) = server.poll_transmit(now) {
+            let header = EthernetHeader { destination: to.mac, source }.encode();
+            match port.transmit(to.link, &[&header, packet.head, packet.body]) {
+                Ok(()) if full_since.is_empty() => {}
+                Ok(()) => drop(full_since.remove(&to.link)),
+                Err(TransmitError::Full) => {
+                    let since = *full_since.entry(to.link).or_insert(now);
+                    if now.saturating_duration_since(since) < FULL_PATIENCE {
+                        server.not_sent();
+                        refusals += 1;
+                        if refusals == MAX_REFUSALS {
+                            break;
+                        }
+                    }
+                }
+                Err(TransmitError::Closed) => {
+                    server.not_sent();
+                    server.link_closed(to.link);
+                }
+                Err(TransmitError::TooLong) => {
+                    tracing::error!("{}: a packet of {} bytes is too long", port.name(), packet.body.len());
+                }
+            }
+        }
+        port.flush();
+    }
+}
+
+/// A slave that runs in a thread. Dropping the handle stops it.
+#[derive(Debug)]
+pub struct SlaveHandle {
+    stopper: Stopper,
+    thread: Option<JoinHandle<Totals>>,
+}
+
+impl SlaveHandle {
+    /// Stops the slave, closes its ports, and says what it did. `None` if it panicked.
+    pub fn stop(mut self) -> Option<Totals> {
+        self.join()
+    }
+
+    fn join(&mut self) -> Option<Totals> {
+        self.stopper.stop();
+        self.thread.take()?.join().ok()
+    }
+}
+
+impl Drop for SlaveHandle {
+    fn drop(&mut self) {
+        self.join();
+    }
+}

@@ -1,7 +1,7 @@
 //! Answers one request after another over the store. No I/O and no clock: sessions and requests come in, responses
 //! go out.
 
-use std::time::Duration;
+use std::{fmt, time::Duration};
 
 use rum_net::{
     rpc::Incarnation,
@@ -40,6 +40,18 @@ impl Totals {
     /// Requests refused, for any reason.
     pub fn refused(&self) -> u64 {
         self.requests - self.answered[Status::Ok as usize]
+    }
+}
+
+impl fmt::Display for Totals {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { clients, requests, pages_read, pages_written, leases_expired, extents_reclaimed, .. } = self;
+        write!(
+            f,
+            "{clients} clients, {requests} requests ({} refused), {pages_read} pages read, {pages_written} written, \
+             {leases_expired} leases expired ({extents_reclaimed} extents reclaimed)",
+            self.refused()
+        )
     }
 }
 
