@@ -24,6 +24,9 @@ struct Arguments {
     /// How long a client may be silent before its memory goes to others, such as 10s or 500ms.
     #[arg(long, value_name = "TIME", default_value = "10s", value_parser = lease)]
     lease: Duration,
+    /// Take a network interface even if this machine's default route leaves by it.
+    #[arg(long)]
+    force: bool,
 }
 
 fn main() -> ExitCode {
@@ -49,7 +52,7 @@ fn serve(arguments: Arguments) -> Result<ExitCode, String> {
     // Before the port opens, so that a signal from then on removes its socket.
     let (stopper, stop) = stop().map_err(|error| error.to_string())?;
     stopper.on_signals().map_err(|error| error.to_string())?;
-    let ports: Result<Vec<_>, _> = arguments.ports.iter().map(port::open).collect();
+    let ports: Result<Vec<_>, _> = arguments.ports.iter().map(|spec| port::open(spec, arguments.force)).collect();
     let ports = ports.map_err(|error| error.to_string())?;
     let options = Options { name: arguments.name, lease: arguments.lease, ..Options::new(arguments.memory) };
     let mut slave = Slave::new(ports, options).map_err(|error| error.to_string())?;

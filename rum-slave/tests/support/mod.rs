@@ -1,6 +1,8 @@
 //! A client for tests: one session over one port, one request after another or many at once.
 #![allow(dead_code, reason = "each test file uses a part of it")]
 
+pub mod process;
+
 use std::{
     collections::HashMap,
     time::{Duration, Instant},

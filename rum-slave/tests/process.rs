@@ -1,0 +1,223 @@
+//! Real `rum-slave` processes over vhost-user.
+
+mod support;
+
+use std::{
+    env, fs,
+    io::{BufRead, BufReader},
+    os::unix::process::ExitStatusExt,
+    path::Path,
+    process::{Child, Command, Stdio},
+    thread,
+    time::{Duration, Instant},
+};
+
+use nix::sys::signal::Signal;
+use rum_net::{
+    port::vhost_user::VhostClientPort,
+    wire::message::{ResponseError, Status},
+};
+use support::{
+    Reset, TestClient, page, pattern,
+    process::{SlaveProcess, run},
+    wait_for,
+};
+
+fn directory() -> tempfile::TempDir {
+    tempfile::Builder::new().prefix("rum-slave").tempdir().unwrap()
+}
+
+#[test]
+fn serves_and_stops_on_sigterm_and_sigint() {
+    for signal in [Signal::SIGTERM, Signal::SIGINT] {
+        let directory = directory();
+        let socket = directory.path().join("s");
+        let slave = SlaveProcess::start(&socket, &["-m", "64M"]);
+        let ready = format!("rum-slave: ready, port vhost:{}, mac ", socket.display());
+        assert!(slave.ready_line.starts_with(&ready), "{}", slave.ready_line);
+        assert!(slave.ready_line.ends_with(", 64 MiB, RF 1: nothing is replicated\n"), "{}", slave.ready_line);
+
+        let mut client = slave.connect();
+        let extent = client.reserve(1).unwrap()[0];
+        client.write(&[(page(extent, 3), &pattern(3)), (page(extent, 200), &pattern(200))]).unwrap();
+        let read = client.read(&[page(extent, 200), page(extent, 4), page(extent, 3)]).unwrap();
+        assert_eq!(read, [pattern(200), [0; 4096], pattern(3)]);
+
+        slave.signal(signal);
+        let (status, rest) = slave.wait();
+        assert_eq!(status.code(), Some(0));
+        assert_eq!(rest.lines().count(), 1, "{rest:?}");
+        assert!(rest.starts_with("rum-slave: stopped, 1 clients, "), "{rest:?}");
+        assert!(!socket.exists(), "the socket is left");
+    }
+}
+
+#[test]
+fn a_restarted_slave_is_another_incarnation_and_has_forgotten() {
+    let directory = directory();
+    let socket = directory.path().join("s");
+    let slave = SlaveProcess::start(&socket, &["-m", "64M"]);
+    let mut client = slave.connect();
+    let first = client.slave.unwrap();
+    let extent = client.reserve(1).unwrap()[0];
+    client.write(&[(page(extent, 0), &pattern(1))]).unwrap();
+    slave.signal(Signal::SIGKILL);
+    assert_eq!(slave.wait().0.signal(), Some(Signal::SIGKILL as i32));
+    assert!(socket.exists(), "a killed slave leaves its socket, or the test shows nothing");
+
+    let slave = SlaveProcess::start(&socket, &["-m", "64M"]);
+    client.move_to(Box::new(VhostClientPort::connect(&socket).unwrap()));
+    assert_eq!(client.ask(&[9, 0, 0, 0], &[]), Err(Reset));
+    client.reopen();
+    assert_ne!(client.slave.unwrap(), first);
+    // Another client has the same places by now.
+    let mut other = slave.connect();
+    let (taken, _) = other.open_name([1; 32], Some(1 << 20)).unwrap();
+    assert_eq!(taken[0].index, extent.index, "the place is reused, or the test shows nothing");
+    assert_eq!(client.read(&[page(extent, 0)]), Err(ResponseError::Refused(Status::StaleExtent)));
+    assert_eq!(client.write(&[(page(extent, 0), &pattern(2))]), Err(ResponseError::Refused(Status::StaleExtent)));
+    assert_eq!(other.read(&[page(taken[0], 0)]).unwrap(), [[0; 4096]]);
+}
+
+#[test]
+fn a_second_slave_on_the_socket_is_refused() {
+    let directory = directory();
+    let socket = directory.path().join("s");
+    let slave = SlaveProcess::start(&socket, &["-m", "64M"]);
+    let output = run(&["--port", &format!("vhost:{}", socket.display()), "-m", "64M"]);
+    assert_one_line(&output, "another process serves");
+    slave.connect().stat();
+}
+
+#[test]
+fn idle_it_uses_no_cpu_with_and_without_clients() {
+    const SPAN: Duration = Duration::from_secs(2);
+    let directory = directory();
+    let slave = SlaveProcess::start(&directory.path().join("s"), &["-m", "64M"]);
+    for clients in [0, 1] {
+        let mut connected: Vec<TestClient> = (0..clients).map(|_| slave.connect()).collect();
+        connected.iter_mut().for_each(|client| drop(client.stat()));
+        let (before, start) = (slave.cpu_time(), Instant::now());
+        // Time itself is measured here: there is nothing else to wait for.
+        thread::sleep(SPAN);
+        let used = slave.cpu_time() - before;
+        let share = used.as_secs_f64() / start.elapsed().as_secs_f64();
+        assert!(share < 0.03, "{clients} idle clients: {:.1} % of a CPU", share * 100.0);
+    }
+}
+
+/// What a killed client leaves behind: its memory goes back when its lease ends, its descriptors at once, and its
+/// named objects stay. Three flood at once; nobody else notices.
+#[test]
+fn clients_killed_in_full_flood_leave_nothing_behind() {
+    const ROUNDS: usize = 20;
+    let directory = directory();
+    let socket = directory.path().join("s");
+    let slave = SlaveProcess::start(&socket, &["-m", "64M", "--lease", "300ms"]);
+    let mut witness = slave.connect();
+    let extent = witness.reserve(1).unwrap()[0];
+    witness.write(&[(page(extent, 0), &pattern(7))]).unwrap();
+    let before = (slave.descriptors(), slave.resident_bytes());
+    for _ in 0..ROUNDS {
+        let mut flooders: Vec<Child> = (0..3).map(|_| flooder(&socket)).collect();
+        assert_eq!(witness.read(&[page(extent, 0)]).unwrap(), [pattern(7)]);
+        for flooder in &mut flooders {
+            flooder.kill().unwrap();
+            assert_eq!(flooder.wait().unwrap().signal(), Some(Signal::SIGKILL as i32), "it was in full flood");
+        }
+        assert_eq!(witness.read(&[page(extent, 0)]).unwrap(), [pattern(7)]);
+    }
+    wait_for("the leases to end", || witness.stat().reserved_extents == 1);
+    wait_for("the descriptors to close", || slave.descriptors() <= before.0);
+    let grown = slave.resident_bytes().saturating_sub(before.1);
+    assert!(grown < 16 << 20, "{grown} bytes more than before");
+    let mut last = slave.connect();
+    assert_eq!(last.reserve(63).unwrap().len(), 63, "all that was reclaimed can be had");
+    slave.signal(Signal::SIGTERM);
+    let (status, rest) = slave.wait();
+    assert_eq!(status.code(), Some(0));
+    assert!(rest.contains(&format!("{} leases expired", 3 * ROUNDS)), "{rest}");
+}
+
+const FLOOD: &str = "RUM_SLAVE_TEST_FLOOD";
+
+/// This test program again, as a client that floods the slave until it is killed.
+fn flooder(socket: &Path) -> Child {
+    let mut child = Command::new(env::current_exe().unwrap())
+        .args(["--exact", "flood", "--nocapture"])
+        .env(FLOOD, socket)
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    assert!(lines.any(|line| line.unwrap().contains("flooding")), "the flooder ended");
+    child
+}
+
+/// Does nothing unless started by `flooder`.
+#[test]
+fn flood() {
+    let Some(socket) = env::var_os(FLOOD) else { return };
+    let mut client = TestClient::connect(Box::new(VhostClientPort::connect(socket).unwrap()));
+    let mut extents = Vec::new();
+    // Until the leases of those that were killed before have ended.
+    wait_for("memory", || {
+        extents = client.reserve(4).unwrap_or_default();
+        !extents.is_empty()
+    });
+    println!("flooding");
+    let contents = pattern(1);
+    for i in 0.. {
+        let pages: Vec<_> = (0..8).map(|k| (page(extents[k % 4], (i * 8 + k as u32) % 256), &contents)).collect();
+        client.write(&pages).unwrap();
+        let pages: Vec<_> = pages.iter().map(|(page, _)| *page).collect();
+        assert_eq!(client.read(&pages).unwrap(), [contents; 8]);
+    }
+}
+
+#[test]
+fn bad_arguments_are_one_clear_line_and_exit_code_2() {
+    let directory = directory();
+    let socket = format!("vhost:{}", directory.path().join("s").display());
+    let missing = format!("vhost:{}", directory.path().join("no/s").display());
+    let file = directory.path().join("file");
+    fs::write(&file, "kept").unwrap();
+    let file = format!("vhost:{}", file.display());
+    let cases: [(&[&str], &str); 10] = [
+        (&[], "--port <LINK>"),
+        (&["--port", &socket], "--memory <SIZE>"),
+        (&["--port", "tcp:1", "-m", "64M"], "expected vhost:PATH"),
+        (&["--port", &socket, "-m", "lots"], "expected a size such as 512M"),
+        (&["--port", &socket, "-m", "4K"], "less than one extent"),
+        (&["--port", &socket, "-m", "64M", "--lease", "soon"], "such as 10s"),
+        (&["--port", &socket, "-m", "64M", "--lease", "0s"], "100ms or more"),
+        (&["--port", &socket, "-m", "64M", "--bogus"], "--bogus"),
+        (&["--port", &missing, "-m", "64M"], "no such directory"),
+        (&["--port", &file, "-m", "64M"], "not a socket"),
+    ];
+    for (arguments, expected) in cases {
+        assert_one_line(&run(arguments), expected);
+    }
+    assert_eq!(fs::read_to_string(directory.path().join("file")).unwrap(), "kept");
+    assert!(!directory.path().join("s").exists(), "the socket is left");
+    assert_one_line(&run(&["--port", "af_packet:nosuch0", "-m", "64M"]), "nosuch0");
+    assert_eq!(run(&["--help"]).status.code(), Some(0));
+}
+
+#[test]
+fn more_memory_than_there_is_gives_a_warning_only() {
+    let directory = directory();
+    let socket = directory.path().join("s");
+    let slave = SlaveProcess::start(&socket, &["-m", "1000T"]);
+    assert!(slave.ready_line.contains("1048576000 MiB"), "{}", slave.ready_line);
+    slave.connect().reserve(1).unwrap();
+}
+
+#[track_caller]
+fn assert_one_line(output: &std::process::Output, expected: &str) {
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(2), "{stderr}");
+    assert_eq!(stderr.lines().count(), 1, "{stderr}");
+    assert!(stderr.starts_with("rum-slave: ") && stderr.contains(expected), "{stderr}");
+    assert!(output.stdout.is_empty());
+}
