@@ -2,6 +2,7 @@
 #![deny(unsafe_code)]
 
 pub mod alloc;
+pub mod collections;
 pub mod config;
 pub mod fault;
 pub mod grid;
