@@ -92,16 +92,16 @@ fn churn(heap: &dyn Heap, count: usize) {
     live.into_iter().for_each(|at| heap.free(at));
 }
 
-/// 64 KiB: runs of pages.
+/// Runs of pages.
 fn large(heap: &dyn Heap, count: usize) {
     let mut live: Vec<_> = (0..100).map(|_| heap.allocate(65_536)).collect();
-    for round in 0..count / 20 {
+    for round in 0..count {
         heap.free(std::mem::replace(&mut live[round * 37 % 100], heap.allocate(40_000 + round * 4096 % 50_000)));
     }
     live.into_iter().for_each(|at| heap.free(at));
 }
 
-/// Nanoseconds an operation of `threads` threads that each do `count`, in wall time.
+/// Nanoseconds a pair of `threads` threads that each do `count`, in wall time.
 fn time(heap: &dyn Heap, work: Workload, threads: usize, count: usize) -> f64 {
     let barrier = Barrier::new(threads + 1);
     std::thread::scope(|scope| {
@@ -150,7 +150,12 @@ fn main() {
         println!("{name:<32} {ours:>8.1} {base:>8.1} {:>8.2}", ours / base);
     };
     println!("{:<32} {:>8} {:>8} {:>8}", "ns a malloc/free pair", "rum", "system", "ratio");
-    for (name, work) in [("pair", pairs as Workload), ("batch of 10,000", batch), ("churn", churn), ("64 KiB", large)] {
+    for (name, work, count) in [
+        ("pair", pairs as Workload, count),
+        ("batch of 10,000", batch, count),
+        ("churn, 16 to 1,000 bytes", churn, count),
+        ("40 to 90 KB", large, count / 20),
+    ] {
         report(name, &|heap| time(heap, work, 1, count));
         report(&format!("{name}, 2 threads"), &|heap| time(heap, work, 2, count));
     }

@@ -382,5 +382,5 @@ impl Allocator {
 
 /// The page that a large allocation at `offset` would start with.
 fn large_page(offset: usize) -> Option<u32> {
-    (offset % PAGE_BYTES == 0).then(|| u32::try_from(offset / PAGE_BYTES).ok()).flatten()
+    offset.is_multiple_of(PAGE_BYTES).then(|| u32::try_from(offset / PAGE_BYTES).ok()).flatten()
 }

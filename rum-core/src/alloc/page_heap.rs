@@ -179,7 +179,7 @@ impl PageHeap {
         }
         let offset = self.source.reserve(extents)?;
         assert!(
-            offset % EXTENT_BYTES == 0
+            offset.is_multiple_of(EXTENT_BYTES)
                 && offset / PAGE_BYTES + extents * EXTENT_PAGES as usize <= self.region_pages as usize,
             "the source reserved {extents} extents at {offset:#x}, outside the region"
         );

@@ -71,7 +71,7 @@ impl SizeClass {
             return None;
         }
         let first = index_of(size.next_multiple_of(align));
-        (first..CLASSES as u8).map(Self).find(|class| class.info().bytes as usize % align == 0)
+        (first..CLASSES as u8).map(Self).find(|class| (class.info().bytes as usize).is_multiple_of(align))
     }
 
     /// The class at a place of the table.

@@ -198,7 +198,7 @@ impl SlabTable {
 
     #[inline]
     fn header(&self, slab: u32) -> &Header {
-        &self.chunk(slab).headers[slab as usize % CHUNK_SLABS]
+        self.chunk(slab).header(slab)
     }
 
     pub(super) fn state(&self, slab: u32) -> State {
@@ -241,7 +241,8 @@ impl SlabTable {
 
     /// Brings a dead slab to life, active, on the class's number of pages from `first_page` on.
     pub(super) fn start(&self, slab: u32, class: SizeClass, first_page: u32, zeroed: bool) {
-        let (header, words) = (self.header(slab), self.words(slab));
+        let chunk = self.chunk(slab);
+        let (header, words) = (chunk.header(slab), chunk.words(slab));
         let capacity = class.info().capacity;
         for (index, word) in words.iter().enumerate() {
             let slots = (capacity as usize).saturating_sub(index * 64).min(64);
@@ -267,17 +268,11 @@ impl SlabTable {
         if written / info.bytes == info.capacity { info.pages } else { written.div_ceil(rum_net::PAGE_BYTES as u32) }
     }
 
-    #[inline]
-    fn words(&self, slab: u32) -> &[AtomicU64] {
-        let chunk = self.chunk(slab);
-        let slot = slab as usize % CHUNK_SLABS;
-        &chunk.words[slot << chunk.words_log2..(slot + 1) << chunk.words_log2]
-    }
-
     /// Takes a slot, if `slab` is active, of `class`, and has one.
     #[inline]
     pub(super) fn allocate(&self, slab: u32, class: SizeClass, requested: usize) -> Option<Slot> {
-        let header = self.header(slab);
+        let chunk = self.chunk(slab);
+        let header = chunk.header(slab);
         let capacity = class.info().capacity;
         let mut state = State(header.state.load(Ordering::Acquire));
         loop {
@@ -291,7 +286,7 @@ impl SlabTable {
             }
         }
         // From here on the slab cannot end, and one clear bit is ours.
-        let slot = header.claim(self.words(slab));
+        let slot = header.claim(chunk.words(slab));
         let zeroed = slot >= u32::from(header.fresh.load(Ordering::Relaxed));
         if zeroed {
             header.fresh.fetch_max(slot as u16 + 1, Ordering::Relaxed);
@@ -302,11 +297,12 @@ impl SlabTable {
     /// Gives the slot that starts `offset` bytes into the slab's pages back. `None` when no slot in use starts there.
     #[inline]
     pub(super) fn free(&self, slab: u32, offset_in_region: usize) -> Option<Freed> {
-        let header = self.header(slab);
+        let chunk = self.chunk(slab);
+        let header = chunk.header(slab);
         let (class, slot) = header.slot_at(offset_in_region)?;
         let word = slot as usize / 64;
         let bit = 1 << (slot % 64);
-        if self.words(slab)[word].fetch_and(!bit, Ordering::AcqRel) & bit == 0 {
+        if chunk.words(slab)[word].fetch_and(!bit, Ordering::AcqRel) & bit == 0 {
             return None;
         }
         if word < usize::from(header.hint.load(Ordering::Relaxed)) {
@@ -327,8 +323,9 @@ impl SlabTable {
 
     /// The class of the slot in use that starts at an offset.
     pub(super) fn find(&self, slab: u32, offset_in_region: usize) -> Option<SizeClass> {
-        let (class, slot) = self.header(slab).slot_at(offset_in_region)?;
-        let word = self.words(slab)[slot as usize / 64].load(Ordering::Acquire);
+        let chunk = self.chunk(slab);
+        let (class, slot) = chunk.header(slab).slot_at(offset_in_region)?;
+        let word = chunk.words(slab)[slot as usize / 64].load(Ordering::Acquire);
         (word >> (slot % 64) & 1 == 1).then_some(class)
     }
 
@@ -361,6 +358,20 @@ impl SlabTable {
     }
 }
 
+impl Chunk {
+    #[inline]
+    fn header(&self, slab: u32) -> &Header {
+        &self.headers[slab as usize % CHUNK_SLABS]
+    }
+
+    /// The slab's bitmap.
+    #[inline]
+    fn words(&self, slab: u32) -> &[AtomicU64] {
+        let slot = slab as usize % CHUNK_SLABS;
+        &self.words[slot << self.words_log2..(slot + 1) << self.words_log2]
+    }
+}
+
 impl Header {
     fn dead() -> Self {
         Self {
@@ -384,13 +395,15 @@ impl Header {
             let mut bits = word.load(Ordering::Relaxed);
             while bits != u64::MAX {
                 let bit = bits.trailing_ones();
-                bits = word.fetch_or(1 << bit, Ordering::AcqRel);
-                if bits & (1 << bit) == 0 {
+                let mask = 1 << bit;
+                // Only the bit is looked at, so that this is one instruction.
+                if word.fetch_or(mask, Ordering::AcqRel) & mask == 0 {
                     if index != hint {
                         self.hint.store(index as u16, Ordering::Relaxed);
                     }
                     return index as u32 * 64 + bit;
                 }
+                bits = word.load(Ordering::Relaxed);
             }
             index = if index + 1 == words.len() { 0 } else { index + 1 };
         }

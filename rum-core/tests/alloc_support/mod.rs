@@ -120,7 +120,7 @@ impl ExtentSource for TestGrid {
     }
 
     fn discard(&self, offset: usize, bytes: usize) {
-        assert!(offset % PAGE_BYTES == 0 && bytes % PAGE_BYTES == 0 && bytes > 0);
+        assert!(offset.is_multiple_of(PAGE_BYTES) && bytes.is_multiple_of(PAGE_BYTES) && bytes > 0);
         assert!(self.covers(offset, bytes), "discarded pages that are not reserved");
         self.discarded_bytes.fetch_add(bytes, Ordering::Relaxed);
         self.wipe(offset, bytes);
