@@ -6,7 +6,7 @@ use std::{env, path::PathBuf, process::Command};
 /// plugins when it starts.
 const LIBRARIES: [&str; 4] = ["rte_ethdev", "rte_mbuf", "rte_mempool", "rte_eal"];
 
-const FUNCTIONS: [&str; 27] = [
+const FUNCTIONS: [&str; 26] = [
     "rte_eal_init",
     "rte_eal_hotplug_add",
     "rte_eal_hotplug_remove",
@@ -30,7 +30,6 @@ const FUNCTIONS: [&str; 27] = [
     "rte_eth_dev_default_mac_addr_set",
     "rte_eth_stats_get",
     "rte_eth_link_get_nowait",
-    "rte_pktmbuf_pool_create_by_ops",
     "rte_pktmbuf_free_bulk",
     "rte_mempool_free",
     "rte_strerror",

@@ -46,6 +46,27 @@ uint16_t rum_dpdk_mbuf_segments(const struct rte_mbuf *mbuf)
 	return mbuf->nb_segs;
 }
 
+struct rte_mempool *rum_dpdk_pool_create(const char *name, uint32_t mbufs, uint16_t room, int socket, const char *ops)
+{
+	struct rte_pktmbuf_pool_private private = { .mbuf_data_room_size = room };
+	struct rte_mempool *pool = rte_mempool_create_empty(name, mbufs, sizeof(struct rte_mbuf) + room, 0,
+							    sizeof(private), socket, RTE_MEMPOOL_F_NO_SPREAD);
+	if (pool == NULL)
+		return NULL;
+	int result = rte_mempool_set_ops_byname(pool, ops, NULL);
+	if (result == 0) {
+		rte_pktmbuf_pool_init(pool, &private);
+		result = rte_mempool_populate_default(pool);
+	}
+	if (result < 0) {
+		rte_mempool_free(pool);
+		rte_errno = -result;
+		return NULL;
+	}
+	rte_mempool_obj_iter(pool, rte_pktmbuf_init, NULL);
+	return pool;
+}
+
 uint32_t rum_dpdk_pool_available(const struct rte_mempool *pool)
 {
 	return rte_mempool_avail_count(pool);

@@ -172,9 +172,9 @@ impl Pool {
         // SAFETY: two NUL-terminated strings, which the pool copies; EAL runs.
         let pool = unsafe {
             let socket = sys::rte_eth_dev_socket_id(id);
-            sys::rte_pktmbuf_pool_create_by_ops(name.as_ptr(), plan.buffers, 0, 0, room, socket, operations.as_ptr())
+            sys::rum_dpdk_pool_create(name.as_ptr(), plan.buffers, room, socket, operations.as_ptr())
         };
-        let failed = || step.failed("rte_pktmbuf_pool_create", step.control.explain_errno());
+        let failed = || step.failed("making the packet buffers", step.control.explain_errno());
         NonNull::new(pool).map(Self).ok_or_else(failed)
     }
 }

@@ -78,17 +78,16 @@ impl Control {
         (!is_forked()).then(|| Self { _state: STATE.lock().unwrap_or_else(PoisonError::into_inner) })
     }
 
-    /// What DPDK logged since the last call, in one line, after the reason for `code`, a negative errno.
+    /// What DPDK logged since the last call, in one line; when that is nothing, the reason that `code`, a negative
+    /// errno, stands for.
     pub fn explain(&self, code: c_int) -> String {
-        let reason = io::Error::from_raw_os_error(code.wrapping_neg());
-        let log = take_log();
-        if log.is_empty() { reason.to_string() } else { format!("{reason} ({log})") }
+        explain(code.wrapping_neg())
     }
 
     /// As `explain`, for a function that reports by rte_errno.
     pub fn explain_errno(&self) -> String {
         // SAFETY: reads a variable of this thread.
-        self.explain(-unsafe { dpdk_sys::rum_dpdk_errno() })
+        explain(unsafe { dpdk_sys::rum_dpdk_errno() })
     }
 }
 
@@ -124,14 +123,17 @@ fn init(mode: Mode) -> Result<(), String> {
     // SAFETY: argv holds argc NUL-terminated strings and a null pointer; EAL reorders the array and reads the
     // strings during the call only. It runs once in the process (STATE).
     let result = with_signals_blocked(|| unsafe { dpdk_sys::rte_eal_init(argc, argv.as_mut_ptr()) });
-    let log = take_log();
-    if result >= 0 {
-        tracing::debug!(?mode, log, "EAL started");
-        return Ok(());
+    if result < 0 {
+        // SAFETY: reads a variable of this thread.
+        return Err(explain(unsafe { dpdk_sys::rum_dpdk_errno() }));
     }
-    // SAFETY: reads a variable of this thread.
-    let reason = io::Error::from_raw_os_error(unsafe { dpdk_sys::rum_dpdk_errno() });
-    Err(if log.is_empty() { reason.to_string() } else { format!("{reason} ({log})") })
+    tracing::debug!(?mode, log = take_log(), "EAL started");
+    Ok(())
+}
+
+fn explain(errno: c_int) -> String {
+    let log = take_log();
+    if log.is_empty() { io::Error::from_raw_os_error(errno).to_string() } else { log }
 }
 
 fn arguments(mode: Mode, cpus: &[usize]) -> Vec<String> {

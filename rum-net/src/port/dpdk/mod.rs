@@ -17,7 +17,10 @@ use std::{
 use dpdk_sys as sys;
 
 pub use self::error::DpdkError;
-use self::{device::Device, plan::Plan};
+use self::{
+    device::Device,
+    plan::{PACKET_SLOTS, Plan, Socket},
+};
 use super::{LinkId, MacAddr, Port, TransmitError, spec::PortSpec};
 
 /// Packets asked of, or given to, the device at once.
@@ -63,13 +66,16 @@ pub struct DpdkStats {
 
 /// A DPDK ethdev with one queue in each direction.
 ///
-/// Sending never waits for the peer; af_packet may wait for the kernel to have sent what its ring of 512 holds.
+/// Sending never waits for the peer. af_packet waits for the NIC when that has yet to send a whole ring (512 packets).
 /// Sleeping polls the driver's socket (af_packet, af_xdp); a device without one is looked at every 50 µs, which costs
 /// some per cent of a CPU. After a fork the child's copy is closed: it sends and receives nothing.
 pub struct DpdkPort {
     name: String,
     device: Device,
-    hears_itself: bool,
+    /// The driver's packet socket, if it has one.
+    packet_socket: Option<RawFd>,
+    /// Packets given to the packet socket's ring since it was last seen drained.
+    undrained: usize,
     /// Received and not yet handed over: `received[next..len]`.
     received: [*mut sys::rte_mbuf; BURST],
     received_next: usize,
@@ -92,10 +98,12 @@ impl DpdkPort {
     pub fn open(spec: &PortSpec, options: &DpdkOptions) -> Result<Self, DpdkError> {
         let plan = Plan::new(spec, options)?;
         let device = Device::open(spec, &plan)?;
+        let packet_socket = device.poll_fd().filter(|_| matches!(plan.socket, Socket::Packet(_)));
         Ok(Self {
             name: spec.to_string(),
             device,
-            hears_itself: plan.hears_itself,
+            packet_socket,
+            undrained: 0,
             received: [ptr::null_mut(); BURST],
             received_next: 0,
             received_len: 0,
@@ -151,15 +159,33 @@ impl DpdkPort {
         let Some(source) = rest.first_chunk::<6>() else { return false };
         let mac = self.device.mac().0;
         let is_group = destination[0] & 1 != 0;
-        frame.len() >= HEADER_BYTES && (is_group || *destination == mac) && !(self.hears_itself && *source == mac)
+        frame.len() >= HEADER_BYTES
+            && (is_group || *destination == mac)
+            && !(self.packet_socket.is_some() && *source == mac)
     }
 
     /// Looks whether the kernel has removed the interface, and clears the socket's error so that polling can sleep.
     fn check_gone(&mut self) {
         if let Some(fd) = self.device.poll_fd() {
             netdev::socket_option(fd, libc::SO_ERROR);
-            self.is_gone |= self.hears_itself && netdev::bound_interface(fd).is_none();
         }
+        if let Some(fd) = self.packet_socket {
+            self.is_gone |= netdev::bound_interface(fd).is_none();
+        }
+    }
+
+    /// Whether the device may be given a burst. af_packet's driver waits for ever for a free slot in its ring, and
+    /// while the interface is down none comes free: so see to it that unsent packets never fill it.
+    fn may_send(&mut self) -> bool {
+        let Some(fd) = self.packet_socket else { return true };
+        if self.undrained + self.queued_len > PACKET_SLOTS / 2 {
+            if !netdev::drain_ring(fd) {
+                return false;
+            }
+            self.undrained = 0;
+        }
+        self.undrained += self.queued_len;
+        true
     }
 
     /// Sleeps until the driver's socket or `wake` is readable, or `timeout` has passed.
@@ -242,6 +268,10 @@ impl Port for DpdkPort {
 
     fn flush(&mut self) {
         if self.queued_len == 0 || eal::in_forked_child() {
+            return;
+        }
+        if !self.may_send() {
+            self.check_gone();
             return;
         }
         // SAFETY: the port is started, and the first `queued_len` entries are mbufs of our own, the first `sent` of

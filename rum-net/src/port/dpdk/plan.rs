@@ -12,8 +12,15 @@ const HEADER_BYTES: usize = 14;
 const TAG_BYTES: usize = 8;
 /// The MTU of a device that has none of its own, and of which none was asked.
 const DEFAULT_MTU: usize = 1500;
-/// Of af_xdp: packet, headrooms and mbuf share one page.
+/// Of af_xdp: a frame shares its buffer with the kernel's headroom of 256 bytes.
 const AF_XDP_MAX_MTU: usize = 3400;
+/// With DPDK's headers (64 of the pool, 128 of the mbuf, a headroom of 128) a page. The driver tells the kernel that
+/// the pool's memory is buffers without gaps, but without hugepages no buffer crosses a page: only buffers that fill
+/// pages have no gaps. Otherwise the kernel drops what lies in the last ones.
+const AF_XDP_BUFFER_BYTES: usize = 4096 - 64 - 128 - 128;
+
+/// Slots of a packet socket's ring in each direction.
+pub const PACKET_SLOTS: usize = 512;
 
 /// What the driver's socket is good for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -45,8 +52,6 @@ pub struct Plan {
     /// Descriptors asked for in each direction.
     pub descriptors: u16,
     pub socket: Socket,
-    /// Whether the device hands us what we sent: packet sockets may.
-    pub hears_itself: bool,
 }
 
 /// How the device is called.
@@ -80,18 +85,16 @@ impl Plan {
         // The driver takes slot n to be at n × slot: blocks must be slots and pages without a rest. Slots are a
         // multiple of 512 bytes, so that eight of them are.
         let block = 8 * slot;
-        let slots = 512;
         Ok(Self {
             mode: Mode::Plain,
             bus: "vdev",
             device: DeviceName::Numbered("net_af_packet"),
-            arguments: format!("iface={name},framesz={slot},blocksz={block},framecnt={slots},qdisc_bypass=1"),
+            arguments: format!("iface={name},framesz={slot},blocksz={block},framecnt={PACKET_SLOTS},qdisc_bypass=1"),
             mtu: Some(interface.mtu),
             buffer_bytes: slot,
             buffers: 255,
             descriptors: 512,
             socket: Socket::Packet(interface.index),
-            hears_itself: true,
         })
     }
 
@@ -111,12 +114,11 @@ impl Plan {
             device: DeviceName::Numbered("net_af_xdp"),
             arguments: format!("iface={name}"),
             mtu: Some(interface.mtu),
-            buffer_bytes: AF_XDP_MAX_MTU + HEADER_BYTES + XDP_HEADROOM_BYTES,
-            // The driver fills rings of 2,048 before anything is received.
-            buffers: 8191,
-            descriptors: 2048,
+            buffer_bytes: AF_XDP_BUFFER_BYTES,
+            // The driver takes 2,048 before anything is received, and keeps a ring of those to be sent.
+            buffers: 4095,
+            descriptors: 1024,
             socket: Socket::Xdp,
-            hears_itself: false,
         })
     }
 
@@ -146,7 +148,6 @@ impl Plan {
             buffers: 4095,
             descriptors: 1024,
             socket: Socket::None,
-            hears_itself: false,
         })
     }
 
@@ -175,13 +176,9 @@ impl Plan {
             buffers: 4095,
             descriptors: 1024,
             socket: Socket::None,
-            hears_itself: false,
         })
     }
 }
-
-/// What XDP keeps free in front of a packet.
-const XDP_HEADROOM_BYTES: usize = 256;
 
 /// A slot of a packet socket's ring: the kernel's header (TPACKET2_HDRLEN and alignment, under 96 bytes), then a
 /// frame.
