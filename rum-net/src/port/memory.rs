@@ -1,7 +1,7 @@
 //! The in-process port: packets between threads of one process, over bounded queues of buffers made in advance.
 
 use std::{
-    collections::HashMap,
+    collections::BTreeMap,
     io,
     os::fd::{AsRawFd, RawFd},
     sync::{
@@ -134,11 +134,12 @@ pub struct MemoryPort {
     mac: MacAddr,
     mtu: usize,
     inbox: Arc<Inbox>,
-    links: HashMap<LinkId, Peer>,
+    links: BTreeMap<LinkId, Peer>,
     /// Told by the next `link_changes`.
     changes: Vec<(LinkId, bool)>,
     /// Whose peers have packets since the last flush.
     unflushed: Vec<LinkId>,
+    is_listener: bool,
     epoll: Epoll,
 }
 
@@ -160,9 +161,10 @@ impl MemoryPort {
             mac: MacAddr([0x02, 0x52, a, b, c, d]),
             mtu,
             inbox,
-            links: HashMap::new(),
+            links: BTreeMap::new(),
             changes: Vec::new(),
             unflushed: Vec::with_capacity(64),
+            is_listener: number == 0,
             epoll,
         })
     }
@@ -273,7 +275,7 @@ impl Port for MemoryPort {
 
     fn is_closed(&self) -> bool {
         let peer = self.links.get(&LinkId(0));
-        peer.is_some_and(|peer| peer.inbox.closed.load(Ordering::Acquire))
+        !self.is_listener && peer.is_none_or(|peer| peer.inbox.closed.load(Ordering::Acquire))
     }
 }
 
@@ -285,5 +287,120 @@ impl Drop for MemoryPort {
             peer.inbox.changes.push((peer.link, None));
             peer.inbox.ring();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{thread, time::Instant};
+
+    use super::*;
+
+    const LONG: Duration = Duration::from_secs(20);
+
+    fn receive_all(port: &mut MemoryPort) -> Vec<(LinkId, Vec<u8>)> {
+        let mut packets = Vec::new();
+        port.receive(usize::MAX, &mut |link, frame| packets.push((link, frame.to_vec())));
+        packets
+    }
+
+    #[test]
+    fn packets_go_both_ways_and_no_further_than_the_limits() {
+        let (mut client, mut listener) = MemoryPort::pair(1500).unwrap();
+        client.transmit(LinkId(0), &[b"head", b"", b"body"]).unwrap();
+        assert_eq!(receive_all(&mut listener), [(LinkId(1), b"headbody".to_vec())]);
+        listener.transmit(LinkId(1), &[&[5; 1514]]).unwrap();
+        assert_eq!(receive_all(&mut client), [(LinkId(0), vec![5; 1514])]);
+        assert_eq!(client.transmit(LinkId(0), &[&[5; 1515]]), Err(TransmitError::TooLong));
+        assert_eq!(listener.transmit(LinkId(9), &[b"x"]), Err(TransmitError::Closed));
+        for _ in 0..LINK_PACKETS {
+            client.transmit(LinkId(0), &[b"x"]).unwrap();
+        }
+        assert_eq!(client.transmit(LinkId(0), &[b"x"]), Err(TransmitError::Full));
+        assert_eq!(receive_all(&mut listener).len(), LINK_PACKETS);
+        client.transmit(LinkId(0), &[b"x"]).unwrap();
+    }
+
+    #[test]
+    fn links_open_and_close_and_are_never_numbered_twice() {
+        let (hub, mut listener) = MemoryHub::new(1500).unwrap();
+        let mut changes = Vec::new();
+        for number in 1..=3 {
+            let client = hub.connect().unwrap();
+            listener.link_changes(&mut |link, is_open| changes.push((link.0, is_open)));
+            assert!(!client.is_closed());
+            drop(client);
+            listener.link_changes(&mut |link, is_open| changes.push((link.0, is_open)));
+            assert_eq!(listener.transmit(LinkId(number), &[b"x"]), Err(TransmitError::Closed));
+        }
+        assert_eq!(changes, [(1, true), (1, false), (2, true), (2, false), (3, true), (3, false)]);
+        let mut client = hub.connect().unwrap();
+        drop(listener);
+        assert!(client.is_closed());
+        assert_eq!(client.transmit(LinkId(0), &[b"x"]), Err(TransmitError::Closed));
+        assert!(hub.connect().is_err());
+    }
+
+    #[test]
+    fn a_peer_that_closed_stays_closed_after_its_end_was_told() {
+        let (mut client, listener) = MemoryPort::pair(1500).unwrap();
+        drop(listener);
+        let mut changes = Vec::new();
+        client.link_changes(&mut |link, is_open| changes.push((link, is_open)));
+        assert_eq!(changes, [(LinkId(0), false)]);
+        assert!(client.is_closed());
+    }
+
+    #[test]
+    fn waiting_ends_by_time_by_packet_and_by_wake_descriptor() {
+        let (mut client, mut listener) = MemoryPort::pair(1500).unwrap();
+        receive_all(&mut listener);
+        listener.link_changes(&mut |_, _| ());
+        let start = Instant::now();
+        listener.wait(Duration::from_millis(20), None).unwrap();
+        assert!(start.elapsed() >= Duration::from_millis(19));
+        client.transmit(LinkId(0), &[b"x"]).unwrap();
+        listener.wait(LONG, None).unwrap();
+        receive_all(&mut listener);
+        let wake = EventFd::new(EFD_NONBLOCK).unwrap();
+        wake.write(1).unwrap();
+        listener.wait(LONG, Some(wake.as_raw_fd())).unwrap();
+        listener.wait(LONG, Some(wake.as_raw_fd())).unwrap();
+        assert!(start.elapsed() < LONG / 2);
+    }
+
+    #[test]
+    fn no_wake_up_is_lost_in_200_000_sleeps() {
+        const ROUNDS: u32 = 100_000;
+        let (mut client, mut listener) = MemoryPort::pair(1500).unwrap();
+        let echo = thread::spawn(move || {
+            let mut echoed = 0;
+            while echoed < ROUNDS {
+                let start = Instant::now();
+                listener.wait(LONG, None).unwrap();
+                assert!(start.elapsed() < LONG / 2, "slept through packet {echoed}");
+                for (link, packet) in receive_all(&mut listener) {
+                    listener.transmit(link, &[&packet]).unwrap();
+                    echoed += 1;
+                }
+                listener.link_changes(&mut |_, _| ());
+                listener.flush();
+            }
+        });
+        for round in 0..ROUNDS {
+            client.transmit(LinkId(0), &[&round.to_le_bytes()]).unwrap();
+            client.flush();
+            let start = Instant::now();
+            loop {
+                let packets = receive_all(&mut client);
+                if let Some((_, packet)) = packets.first() {
+                    assert_eq!(*packet, round.to_le_bytes());
+                    break;
+                }
+                client.wait(LONG, None).unwrap();
+                assert!(start.elapsed() < LONG / 2, "slept through packet {round}");
+            }
+        }
+        echo.join().unwrap();
     }
 }

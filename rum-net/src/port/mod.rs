@@ -1,6 +1,7 @@
 //! Packet interfaces behind one trait. A port moves whole Ethernet frames and knows nothing of what is in them.
 
 pub mod dpdk;
+pub mod inject;
 pub mod memory;
 pub mod open;
 pub mod spec;

@@ -357,7 +357,10 @@ impl Client {
             return;
         }
         match (header.kind, self.state) {
-            (Kind::Bye | Kind::Reset, State::Closing(_)) => self.state = State::Closed,
+            (Kind::Bye | Kind::Reset, State::Closing(_)) => {
+                self.state = State::Closed;
+                self.earliest = None;
+            }
             (Kind::Response, State::Open) => self.on_response(now, &header, payload, sink),
             (Kind::Status, State::Open) => self.on_status(now, &header, payload),
             (Kind::KeepAlive, State::Open) => {}

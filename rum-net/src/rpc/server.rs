@@ -201,7 +201,10 @@ impl Server {
         };
         session.heard = now;
         session.address = Some(from);
-        self.forget_responses(&header);
+        let is_blocked = session.blocked != 0;
+        if header.idle & session.answered != 0 {
+            self.forget_responses(&header);
+        }
         match header.kind {
             Kind::Request => self.on_request(from, &header, payload, sink),
             Kind::Probe => self.on_probe(from, &header, payload),
@@ -215,7 +218,9 @@ impl Server {
                 }
             }
         }
-        self.unblock(header.session);
+        if is_blocked {
+            self.unblock(header.session);
+        }
     }
 
     fn on_hello(
@@ -707,6 +712,17 @@ impl Server {
         {
             self.last_sent = None;
         }
+    }
+
+    /// Bytes of responses kept for clients that have not said that they have them.
+    pub fn kept_response_bytes(&self) -> usize {
+        let slots = self.sessions.values().flat_map(|session| &session.slots);
+        slots.map(|slot| if let Phase::Answered { response, .. } = &slot.phase { response.capacity() } else { 0 }).sum()
+    }
+
+    #[cfg(test)]
+    pub(super) fn any_session(&self) -> Option<u64> {
+        self.sessions.keys().next().copied()
     }
 
     /// Whether packets wait to be sent.

@@ -1,7 +1,7 @@
 //! A client and a server joined by hand, with a clock that the test steps.
 
 use std::{
-    collections::VecDeque,
+    collections::{HashMap, VecDeque},
     time::{Duration, Instant},
 };
 
@@ -28,7 +28,7 @@ struct Pair {
     executed: Vec<(RequestToken, Vec<u8>)>,
     server_events: Vec<String>,
     client_events: Vec<String>,
-    response: Vec<u8>,
+    responses: HashMap<RequestId, Vec<u8>>,
     complete: Vec<(RequestId, Vec<u8>)>,
     to_server: VecDeque<Vec<u8>>,
     to_client: VecDeque<Vec<u8>>,
@@ -71,7 +71,7 @@ impl Pair {
             executed: Vec::new(),
             server_events: Vec::new(),
             client_events: Vec::new(),
-            response: Vec::new(),
+            responses: HashMap::new(),
             complete: Vec::new(),
             to_server: VecDeque::new(),
             to_client: VecDeque::new(),
@@ -112,16 +112,18 @@ impl Pair {
     }
 
     fn deliver_to_client(&mut self, packet: &[u8]) {
-        let Self { client_events, response, complete, .. } = self;
+        let Self { client_events, responses, complete, .. } = self;
         self.client.handle(self.now, packet, &mut |event| match event {
             ClientEvent::Opened { incarnation } => client_events.push(format!("opened {}", incarnation.0)),
-            ClientEvent::Fragment { offset, bytes, .. } => {
+            ClientEvent::Fragment { request, offset, bytes } => {
+                let response = responses.entry(request).or_default();
                 response.resize(response.len().max(offset + bytes.len()), 0);
                 response[offset..offset + bytes.len()].copy_from_slice(bytes);
             }
             ClientEvent::Complete { request, len } => {
+                let response = responses.remove(&request).unwrap_or_default();
                 assert_eq!(response.len(), len);
-                complete.push((request, std::mem::take(response)));
+                complete.push((request, response));
             }
             ClientEvent::Reset => client_events.push("reset".to_owned()),
         });
@@ -210,4 +212,421 @@ fn a_request_of_the_greatest_length_is_answered_later() {
         assert!(*response == answer(request));
     }
     assert_eq!(pair.client.stats().timeouts, 0);
+}
+
+/// Sums up what a pair has done, for one request in each direction of several packets.
+fn assert_done_once(pair: &Pair, what: &str) {
+    assert_eq!(pair.executed.len(), 2, "{what}: a request ran twice or not at all");
+    assert_eq!(pair.complete.len(), 2, "{what}");
+    for (token, message) in &pair.executed {
+        let (_, response) = pair.complete.iter().find(|(id, _)| id.0 == token.request).expect("it was answered");
+        assert!(*response == answer(message), "{what}: wrong bytes");
+    }
+}
+
+/// Opens a session, makes a long request with a short answer and the reverse; `fault` sees each packet with its
+/// number and says how often it is delivered. Timers are stepped until all is done.
+fn run_with_fault(answering: Answering, fault: &dyn Fn(usize) -> usize) -> (Pair, usize) {
+    let mut pair = Pair::new(1500);
+    pair.answering = answering;
+    let mut packets = 0;
+    let mut asked = 0;
+    let mut answered = 0;
+    for _ in 0..10_000 {
+        pair.poll_client();
+        pair.poll_server();
+        if let Some(packet) = pair.to_server.pop_front() {
+            for _ in 0..fault(packets) {
+                pair.deliver_to_server(&packet);
+            }
+            packets += 1;
+        } else if let Some(packet) = pair.to_client.pop_front() {
+            for _ in 0..fault(packets) {
+                pair.deliver_to_client(&packet);
+            }
+            packets += 1;
+        } else if pair.client.is_open() && asked < 2 {
+            let (response_bytes, request_bytes) = [(12, 7000), (7000, 12)][asked];
+            pair.request(&message(response_bytes, request_bytes, 1));
+            asked += 1;
+        } else if answering == Answering::Later && answered < pair.executed.len() {
+            let (token, message) = pair.executed[answered].clone();
+            pair.server.respond(token, &answer(&message));
+            answered += 1;
+        } else if pair.complete.len() == 2 {
+            return (pair, packets);
+        } else {
+            pair.step_to_timeout();
+        }
+    }
+    panic!("hangs");
+}
+
+#[test]
+fn whichever_packet_is_lost_or_doubled_nothing_hangs_and_nothing_runs_twice() {
+    for answering in [Answering::AtOnce, Answering::Later] {
+        let (pair, packets) = run_with_fault(answering, &|_| 1);
+        assert_done_once(&pair, "no fault");
+        assert_eq!(pair.client.stats().timeouts, 0);
+        assert!(packets >= 14, "hello, hello-ack, 5 + 1 and 1 + 5 fragments: {packets}");
+        for first in 0..packets {
+            let (pair, _) = run_with_fault(answering, &|packet| usize::from(packet != first));
+            assert_done_once(&pair, &format!("packet {first} lost"));
+            let (pair, _) = run_with_fault(answering, &|packet| if packet == first { 2 } else { 1 });
+            assert_done_once(&pair, &format!("packet {first} doubled"));
+            for second in first..packets + 6 {
+                let (pair, _) = run_with_fault(answering, &|packet| usize::from(packet != first && packet != second));
+                assert_done_once(&pair, &format!("packets {first} and {second} lost"));
+            }
+        }
+    }
+}
+
+#[test]
+fn windows_go_on_without_timers_when_many_long_messages_compete() {
+    for mtu in [1500, 4352] {
+        let mut pair = Pair::open(mtu);
+        pair.answering = Answering::Later;
+        for seed in 0..8 {
+            pair.request(&message(MAX_MESSAGE_BYTES as u32, MAX_MESSAGE_BYTES, seed));
+        }
+        pair.poll_client();
+        assert_eq!(pair.to_server.len() as u32, WINDOW);
+        pair.run();
+        let tokens: Vec<_> = pair.executed.iter().map(|(token, _)| *token).collect();
+        assert_eq!(tokens.len(), 8);
+        let sent = pair.server.stats().packets_sent;
+        for token in tokens {
+            pair.server.respond(token, &[9; MAX_MESSAGE_BYTES]);
+        }
+        pair.poll_server();
+        assert_eq!(pair.server.stats().packets_sent - sent, u64::from(WINDOW));
+        assert!(!pair.server.wants_transmit());
+        pair.run();
+        assert_eq!(pair.complete.len(), 8, "the window never opened again");
+        assert!(pair.complete.iter().all(|(_, response)| *response == [9; MAX_MESSAGE_BYTES]));
+        assert_eq!(pair.client.stats().timeouts, 0);
+    }
+}
+
+#[test]
+fn a_packet_that_the_port_does_not_take_is_sent_next_time() {
+    let mut pair = Pair::new(1500);
+    let refuse_once = |pair: &mut Pair| {
+        for _ in 0..100 {
+            if let Some(packet) = pair.client.poll_transmit(pair.now) {
+                let refused = [packet.head, packet.body].concat();
+                pair.client.not_sent();
+                assert_eq!(pair.client.poll_timeout(), Some(pair.now), "it wants to be polled again");
+                let packet = pair.client.poll_transmit(pair.now).expect("the packet was kept");
+                assert_eq!([packet.head, packet.body].concat(), refused);
+                pair.to_server.push_back(refused);
+            }
+            if let Some((_, packet)) = pair.server.poll_transmit(pair.now) {
+                let refused = [packet.head, packet.body].concat();
+                pair.server.not_sent();
+                assert!(pair.server.wants_transmit());
+                // Slots take turns, so the same fragment comes again, but not at once.
+                drop(refused);
+                if let Some((_, packet)) = pair.server.poll_transmit(pair.now) {
+                    let packet = [packet.head, packet.body].concat();
+                    pair.to_client.push_back(packet);
+                }
+            }
+            while let Some(packet) = pair.to_server.pop_front() {
+                pair.deliver_to_server(&packet);
+            }
+            while let Some(packet) = pair.to_client.pop_front() {
+                pair.deliver_to_client(&packet);
+            }
+        }
+    };
+    refuse_once(&mut pair);
+    assert!(pair.client.is_open());
+    pair.request(&message(7000, 7000, 1));
+    refuse_once(&mut pair);
+    pair.request(&message(40, 40, 1));
+    refuse_once(&mut pair);
+    assert_done_once(&pair, "refused packets");
+    assert_eq!(pair.client.stats().timeouts, 0);
+    assert_eq!(pair.client.stats().drops.total() + pair.server.stats().drops.total(), 0);
+}
+
+#[test]
+fn a_restarted_server_resets_the_session_and_a_new_one_works() {
+    let mut pair = Pair::open(1500);
+    pair.assert_round_trip(&message(100, 100, 1));
+    pair.request(&message(100, 100, 2));
+    pair.server = Server::new(server_config(1500, 100));
+    pair.run();
+    assert_eq!(pair.client_events, ["opened 99", "reset"]);
+    assert!(!pair.client.is_open() && pair.client.in_flight() == 0 && pair.client.poll_timeout().is_none());
+    assert_eq!(pair.executed.len(), 1);
+    pair.client.reopen(pair.now);
+    pair.run();
+    assert_eq!(pair.client_events.last().map(String::as_str), Some("opened 100"));
+    pair.assert_round_trip(&message(100, 100, 3));
+}
+
+#[test]
+fn packets_of_a_former_session_never_reach_the_next() {
+    let mut pair = Pair::open(1500);
+    pair.answering = Answering::Later;
+    pair.request(&message(50, 50, 1));
+    pair.poll_client();
+    let old_request = pair.to_server.pop_front().unwrap();
+    pair.deliver_to_server(&old_request);
+    let (token, old_message) = pair.executed[0].clone();
+    pair.server.respond(token, &answer(&old_message));
+    pair.poll_server();
+    let old_response = pair.to_client.pop_front().unwrap();
+    let mut stranger = Server::new(server_config(1500, 5));
+    stranger.handle(pair.now, Address::default(), &old_request, &mut |_, event| panic!("{event:?}"));
+    let (_, packet) = stranger.poll_transmit(pair.now).expect("a reset");
+    let old_reset = [packet.head, packet.body].concat();
+
+    pair.client.reopen(pair.now);
+    pair.deliver_to_client(&old_response);
+    pair.deliver_to_client(&old_reset);
+    pair.run();
+    assert!(pair.client.is_open());
+    assert_eq!(pair.server_events, ["opened 7", "opened 7", "closed 7"]);
+    let request = pair.request(&message(60, 60, 2));
+    assert!(request.0 > token.request, "ids go on growing");
+    pair.run();
+    pair.deliver_to_client(&old_response);
+    pair.deliver_to_client(&old_reset);
+    pair.deliver_to_server(&old_request);
+    pair.server.respond(token, b"too late");
+    pair.run();
+    assert_eq!(pair.client_events, ["opened 99", "opened 99"]);
+    assert!(pair.client.is_open() && pair.complete.is_empty());
+    assert_eq!(pair.executed.len(), 2, "the old request did not run again");
+    pair.server.respond(RequestToken { request: request.0 + 8, ..pair.executed[1].0 }, b"of another request");
+    let (token, message) = pair.executed[1].clone();
+    pair.server.respond(token, &answer(&message));
+    pair.run();
+    assert_eq!(pair.complete, [(request, answer(&message))]);
+}
+
+#[test]
+fn hellos_that_come_twice_or_late_change_nothing() {
+    let mut pair = Pair::new(1500);
+    pair.poll_client();
+    let first_hello = pair.to_server[0].clone();
+    pair.deliver_to_server(&first_hello);
+    pair.run();
+    assert_eq!(pair.server_events, ["opened 7"]);
+    pair.poll_server();
+    pair.deliver_to_server(&first_hello);
+    pair.poll_server();
+    let second_ack = pair.to_client.pop_front().expect("a hello is always answered");
+    pair.client.reopen(pair.now);
+    pair.deliver_to_client(&second_ack);
+    assert!(!pair.client.is_open(), "the answer to an earlier hello opens nothing");
+    pair.run();
+    pair.assert_round_trip(&message(10, 10, 0));
+    pair.deliver_to_server(&first_hello);
+    pair.run();
+    pair.assert_round_trip(&message(10, 10, 0));
+    assert_eq!(pair.server_events, ["opened 7", "opened 7", "closed 7"]);
+    assert_eq!((pair.server.session_count(), pair.server.stats().drops.stale), (1, 1));
+}
+
+#[test]
+fn sessions_expire_when_silent_and_live_by_keep_alive() {
+    let mut pair = Pair::open(1500);
+    for _ in 0..5 {
+        pair.now += Duration::from_secs(9);
+        pair.client.keep_alive(pair.now);
+        pair.run();
+        assert_eq!(pair.client.last_heard(), Some(pair.now), "a keep-alive is answered");
+        pair.server.expire(pair.now, &mut |event| panic!("{event:?}"));
+    }
+    pair.now += Duration::from_secs(10);
+    let mut closed = 0;
+    assert!(pair.server.poll_timeout().is_some_and(|at| at <= pair.now));
+    pair.server.expire(pair.now, &mut |event| closed += usize::from(matches!(event, ServerEvent::Closed { .. })));
+    assert_eq!((closed, pair.server.session_count(), pair.server.poll_timeout()), (1, 0, None));
+    pair.client.keep_alive(pair.now);
+    pair.run();
+    assert_eq!(pair.client_events.last().map(String::as_str), Some("reset"));
+}
+
+#[test]
+fn an_orderly_close_ends_both_sides_even_if_its_packets_are_lost() {
+    let mut pair = Pair::open(1500);
+    pair.request(&message(10, 10, 0));
+    pair.client.close(pair.now);
+    for _ in 0..3 {
+        pair.lose_all();
+        pair.step_to_timeout();
+    }
+    pair.poll_client();
+    let bye = pair.to_server.pop_front().unwrap();
+    pair.deliver_to_server(&bye);
+    pair.lose_all();
+    assert!(!pair.client.is_closed());
+    pair.step_to_timeout();
+    pair.run();
+    assert!(pair.client.is_closed() && pair.client.poll_timeout().is_none());
+    assert_eq!(pair.server_events, ["opened 7", "closed 7"]);
+    assert!(pair.executed.is_empty() && pair.client.free_slots() == 0);
+}
+
+#[test]
+fn strangers_are_answered_at_a_limited_rate() {
+    let mut pair = Pair::open(1500);
+    pair.request(&message(10, 10, 0));
+    pair.poll_client();
+    let packet = pair.to_server.pop_front().unwrap();
+    let mut server = Server::new(server_config(1500, 5));
+    let mut resets = 0;
+    for _ in 0..5000 {
+        server.handle(pair.now, Address::default(), &packet, &mut |_, event| panic!("{event:?}"));
+        while server.poll_transmit(pair.now).is_some() {
+            resets += 1;
+        }
+    }
+    assert_eq!(resets, 256);
+    assert_eq!(server.stats().drops.session, 5000);
+    pair.now += Duration::from_millis(10);
+    server.handle(pair.now, Address::default(), &packet, &mut |_, event| panic!("{event:?}"));
+    assert!(server.poll_transmit(pair.now).is_some());
+}
+
+#[test]
+fn a_full_server_refuses_and_says_so() {
+    let mut pair = Pair::new(1500);
+    for number in 0..5 {
+        let config = ClientConfig { incarnation: Incarnation(1000 + number), ..client_config(1500) };
+        pair.client = Client::new(config, pair.now);
+        pair.run();
+        assert_eq!((pair.client.is_open(), pair.client.is_refused()), (number < 4, number == 4));
+    }
+    assert_eq!((pair.server.session_count(), pair.server.stats().drops.refused), (4, 1));
+    pair.now += Duration::from_secs(11);
+    pair.server.expire(pair.now, &mut |_| ());
+    pair.run();
+    assert!(pair.client.is_open() && !pair.client.is_refused(), "it goes on asking");
+}
+
+#[test]
+fn responses_are_forgotten_once_they_have_arrived() {
+    let mut pair = Pair::open(1500);
+    for seed in 0..8 {
+        pair.request(&message(4096, 16, seed));
+        pair.client.keep_alive(pair.now);
+    }
+    pair.answering = Answering::Later;
+    pair.run();
+    for (token, _) in pair.executed.clone() {
+        pair.server.respond(token, &[1; 4096]);
+        pair.run();
+    }
+    pair.client.keep_alive(pair.now);
+    pair.run();
+    assert_eq!(pair.server.kept_response_bytes(), 0);
+}
+
+#[test]
+fn an_idle_session_is_small() {
+    assert!(size_of::<session::Session>() <= 256, "{} bytes", size_of::<session::Session>());
+    assert!(size_of::<session::Slot>() <= 128, "{} bytes", size_of::<session::Slot>());
+}
+
+#[test]
+fn a_client_that_comes_by_another_link_is_answered_there() {
+    let mut pair = Pair::open(1500);
+    pair.request(&message(9000, 10, 0));
+    pair.poll_client();
+    let packet = pair.to_server.pop_front().unwrap();
+    pair.deliver_to_server(&packet);
+    pair.server.link_closed(Address::default().link);
+    assert!(pair.server.poll_transmit(pair.now).is_none());
+    pair.step_to_timeout();
+    pair.poll_client();
+    let packet = pair.to_server.pop_front().unwrap();
+    let other = Address { link: crate::port::LinkId(9), ..Address::default() };
+    pair.server.handle(pair.now, other, &packet, &mut |_, event| panic!("{event:?}"));
+    let (to, _) = pair.server.poll_transmit(pair.now).expect("the response goes to the new link");
+    assert_eq!(to, other);
+    pair.server.not_sent();
+    pair.run();
+    assert_eq!(pair.complete.len(), 1);
+}
+
+mod hostile {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::wire::{
+        checksum::Checksummer,
+        header::{HEADER_BYTES, Header, Kind},
+    };
+
+    const KINDS: [Kind; 10] = [
+        Kind::Hello,
+        Kind::HelloAck,
+        Kind::Request,
+        Kind::Response,
+        Kind::Probe,
+        Kind::Status,
+        Kind::Ack,
+        Kind::Reset,
+        Kind::KeepAlive,
+        Kind::Bye,
+    ];
+
+    prop_compose! {
+        /// A packet with a right checksum and fields near the right ones.
+        fn forged()(
+            kind in prop::sample::select(&KINDS[..]),
+            own_session in prop::bool::weighted(0.9),
+            request in prop_oneof![0u64..40, any::<u64>()],
+            sizes in prop_oneof![
+                (0u32..3000, Just(0u32), 0usize..1500),
+                (1457u32..9000, (0u32..6).prop_map(|i| i * 1456), Just(1456usize)),
+                any::<(u32, u32)>().prop_map(|(message, offset)| (message, offset, 20)),
+            ],
+            words in any::<(u32, u32, u16, u8)>(),
+            short in prop::bool::weighted(0.3),
+        ) -> (bool, Header, Vec<u8>) {
+            let (message_bytes, offset, len) = sizes;
+            let (idle, ahead, flags, byte) = words;
+            let len = if short { 16 } else { len };
+            let header = Header { message_bytes, offset, idle, ahead, flags, ..Header::new(kind, 0, request) };
+            (own_session, header, vec![byte; len])
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(300))]
+
+        #[test]
+        fn forged_packets_never_panic(packets in prop::collection::vec((any::<bool>(), forged()), 1..60)) {
+            let mut pair = Pair::open(1500);
+            pair.answering = Answering::Later;
+            pair.request(&message(5000, 5000, 1));
+            let session = pair.server.any_session().unwrap();
+            let mut checksummer = Checksummer::new();
+            for (to_server, (own_session, mut header, payload)) in packets {
+                header.session = if own_session { session } else { header.request };
+                let mut packet = vec![0; HEADER_BYTES];
+                header.encode(&mut packet, &payload, &mut checksummer);
+                packet.extend_from_slice(&payload);
+                if to_server {
+                    pair.server.handle(pair.now, Address::default(), &packet, &mut |responder, event| {
+                        if let ServerEvent::Request { message, .. } = event && message.len() % 2 == 0 {
+                            responder.response().resize(message.len() * 20, 1);
+                        }
+                    });
+                } else {
+                    pair.client.handle(pair.now, &packet, &mut |_| ());
+                }
+                pair.lose_all();
+                pair.now += Duration::from_millis(3);
+            }
+        }
+    }
 }

@@ -1,0 +1,134 @@
+//! Measures the RPC protocol without a wire: client, server and in-process port in one thread.
+//! `cargo run --release -p rum-net --example rpc_round_trip`
+
+use std::{
+    hint::black_box,
+    time::{Duration, Instant},
+};
+
+use rum_net::{
+    port::{Address, LinkId, Port, memory::MemoryPort},
+    rpc::{
+        Incarnation,
+        client::{Client, ClientConfig, ClientEvent},
+        server::{Server, ServerConfig, ServerEvent},
+    },
+    wire::{
+        checksum::crc32c,
+        ethernet::{self, EthernetHeader},
+    },
+};
+
+const MTU: usize = 9000;
+const ROUNDS: u32 = 100_000;
+
+struct Rig {
+    client: Client,
+    server: Server,
+    client_port: MemoryPort,
+    server_port: MemoryPort,
+    response: Vec<u8>,
+    page: Vec<u8>,
+    completed: usize,
+}
+
+impl Rig {
+    fn new(slots: usize, response_bytes: usize) -> Self {
+        let (client_port, server_port) = MemoryPort::pair(MTU).expect("eventfds can be made");
+        let now = Instant::now();
+        let incarnation = Incarnation(1);
+        let client = ClientConfig { incarnation, channel: 0, mtu: MTU, slots, max_request_bytes: 4608 };
+        let server = ServerConfig { incarnation, mtu: MTU, session_timeout: Duration::from_secs(10), max_sessions: 10 };
+        Self {
+            client: Client::new(client, now),
+            server: Server::new(server),
+            client_port,
+            server_port,
+            response: vec![7; response_bytes],
+            page: vec![0; response_bytes],
+            completed: 0,
+        }
+    }
+
+    fn step(&mut self, now: Instant) {
+        let head = EthernetHeader { destination: self.server_port.mac(), source: self.client_port.mac() }.encode();
+        while let Some(packet) = self.client.poll_transmit(now) {
+            if self.client_port.transmit(LinkId(0), &[&head, packet.head, packet.body]).is_err() {
+                self.client.not_sent();
+                break;
+            }
+        }
+        self.client_port.flush();
+        let Self { server, server_port, response, client, client_port, page, completed, .. } = self;
+        server_port.receive(64, &mut |link, frame| {
+            let address = Address { link, ..Address::default() };
+            server.handle(now, address, &frame[ethernet::HEADER_BYTES..], &mut |responder, event| {
+                if let ServerEvent::Request { .. } = event {
+                    responder.response().extend_from_slice(response);
+                }
+            });
+        });
+        while let Some((to, packet)) = server.poll_transmit(now) {
+            if server_port.transmit(to.link, &[&head, packet.head, packet.body]).is_err() {
+                server.not_sent();
+                break;
+            }
+        }
+        server_port.flush();
+        client_port.receive(64, &mut |_, frame| {
+            client.handle(now, &frame[ethernet::HEADER_BYTES..], &mut |event| match event {
+                ClientEvent::Fragment { offset, bytes, .. } => {
+                    page[offset..offset + bytes.len()].copy_from_slice(bytes)
+                }
+                ClientEvent::Complete { .. } => *completed += 1,
+                ClientEvent::Opened { .. } | ClientEvent::Reset => {}
+            });
+        });
+    }
+
+    /// Nanoseconds a request with `depth` in flight: the median of several runs.
+    fn measure(&mut self, depth: usize) -> f64 {
+        while !self.client.is_open() {
+            self.step(Instant::now());
+        }
+        let mut runs: Vec<f64> = (0..9)
+            .map(|_| {
+                let start = Instant::now();
+                let mut asked = 0;
+                self.completed = 0;
+                while self.completed < ROUNDS as usize {
+                    let now = Instant::now();
+                    while asked < ROUNDS && self.client.in_flight() < depth {
+                        self.client.request(now, &[1; 64], &[]).expect("a slot is free");
+                        asked += 1;
+                    }
+                    self.step(now);
+                }
+                start.elapsed().as_nanos() as f64 / f64::from(ROUNDS)
+            })
+            .collect();
+        runs.sort_by(f64::total_cmp);
+        runs[runs.len() / 2]
+    }
+}
+
+fn main() {
+    let page = black_box(vec![3u8; 4096]);
+    for bytes in [40, 104, 4096] {
+        let start = Instant::now();
+        for _ in 0..ROUNDS {
+            black_box(crc32c(black_box(&page[..bytes])));
+        }
+        println!("crc32c of {bytes} bytes: {:.0} ns", start.elapsed().as_nanos() as f64 / f64::from(ROUNDS));
+    }
+    let start = Instant::now();
+    let mut copy = vec![0u8; 4096];
+    for _ in 0..ROUNDS {
+        black_box(&mut copy).copy_from_slice(black_box(&page));
+    }
+    println!("memcpy of 4096 bytes: {:.0} ns", start.elapsed().as_nanos() as f64 / f64::from(ROUNDS));
+    for (slots, depth, response) in [(8, 1, 64), (8, 1, 4096), (32, 32, 64), (32, 32, 4096)] {
+        let ns = Rig::new(slots, response).measure(depth);
+        println!("64 B request, {response} B response, {depth} in flight: {ns:.0} ns");
+    }
+}
