@@ -51,7 +51,7 @@ fn churn(allocator: &Allocator, live_bytes: usize, rounds: usize, mut size: impl
         }
         live.push((allocator.allocate(wanted, 16).unwrap().offset, wanted));
         (bytes, replaced) = (bytes + wanted, replaced + wanted);
-        if replaced > live_bytes && live.len() % 997 == 0 {
+        if replaced > live_bytes && live.len().is_multiple_of(997) {
             worst = worst.max(reserved_to_allocated(&allocator.stats()));
         }
     }
@@ -100,6 +100,24 @@ fn new_objects_fill_the_holes_of_old_ones() {
     let holes = 400_000 - live.len();
     live.extend((0..holes).map(|_| allocator.allocate(100, 16).unwrap().offset));
     assert!(allocator.stats().used_page_bytes <= full + 32 * PAGE_BYTES);
+}
+
+/// Of several slabs with room the fullest is filled first, so that the others can become empty.
+#[test]
+fn the_fullest_slab_is_filled_first() {
+    let (_grid, allocator) = TestGrid::new(16).allocator();
+    const SLOTS: usize = 4 * PAGE_BYTES / 64;
+    let slabs: Vec<Vec<usize>> =
+        (0..4).map(|_| (0..SLOTS).map(|_| allocator.allocate(64, 16).unwrap().offset).collect()).collect();
+    for (slab, free) in slabs.iter().zip([SLOTS * 3 / 4, SLOTS / 8, SLOTS / 2, 0]) {
+        slab[..free].iter().for_each(|offset| assert!(allocator.free(*offset).is_ok()));
+    }
+    for (slab, count) in [(&slabs[1], SLOTS / 8), (&slabs[2], SLOTS / 2), (&slabs[0], SLOTS * 3 / 4)] {
+        for _ in 0..count {
+            let offset = allocator.allocate(64, 16).unwrap().offset;
+            assert!(slab.contains(&offset), "{offset:#x} lies in a slab that is less full");
+        }
+    }
 }
 
 /// The pages that objects lie on are dense: a set of objects made together lies on few pages.

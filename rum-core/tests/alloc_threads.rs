@@ -5,7 +5,7 @@ mod alloc_support;
 use std::sync::{
     Arc, Barrier, Mutex,
     atomic::{AtomicU32, AtomicUsize, Ordering},
-    mpsc::channel,
+    mpsc::sync_channel,
 };
 
 use alloc_support::TestGrid;
@@ -134,7 +134,7 @@ fn producers_and_consumers() {
     let shared = Shared::new(256);
     std::thread::scope(|scope| {
         for pair in 0..2 {
-            let (sender, receiver) = channel::<Vec<Block>>();
+            let (sender, receiver) = sync_channel::<Vec<Block>>(16);
             let shared = &shared;
             scope.spawn(move || {
                 for round in 0..1000_usize {
