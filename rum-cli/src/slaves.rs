@@ -1,7 +1,7 @@
 //! Slaves as child processes: started together, waited for, written into a machines.csv, ended together.
 
 use std::{
-    ffi::{OsStr, OsString},
+    ffi::OsStr,
     fs,
     io::{self, Read},
     os::{
@@ -26,6 +26,8 @@ use crate::{signals::Signals, tied};
 const SOCKET_PATH_BYTES: usize = 107;
 /// So long may a slave take until it is ready: opening a DPDK port takes a fraction of a second.
 const READY_TIMEOUT: Duration = Duration::from_secs(30);
+/// How the first clause of the line ends that a slave prints when it serves.
+const READY: &str = "ready";
 /// So long may a slave take to end after SIGTERM.
 const END_TIMEOUT: Duration = Duration::from_secs(3);
 
@@ -94,7 +96,12 @@ pub fn program(name: &str, variable: &'static str) -> Result<PathBuf, SlavesErro
     if path.is_file() { Ok(path) } else { Err(SlavesError::NoProgram { path, variable }) }
 }
 
-/// A size as rum-slave's `-m` takes it.
+/// The address after `mac` in the line that a slave prints when it is ready.
+fn mac_in(line: &str) -> Option<&str> {
+    line.split(", ").find_map(|clause| clause.strip_prefix("mac "))
+}
+
+/// A size as rum-slave takes it.
 pub fn size_argument(bytes: u64) -> String {
     if bytes.is_multiple_of(1 << 20) { format!("{}M", bytes >> 20) } else { bytes.to_string() }
 }
@@ -111,12 +118,18 @@ pub struct Slave {
 }
 
 impl Slave {
-    /// Starts `rum-slave` with `arguments`. What it prints to stderr goes to a file in `directory`.
-    pub fn spawn(number: usize, directory: &Path, arguments: &[OsString], own_host: bool) -> Result<Self, SlavesError> {
+    /// Starts `rum-slave` on the port `link`. What it prints to stderr goes to a file in `directory`.
+    pub fn spawn(
+        number: usize,
+        directory: &Path,
+        link: &str,
+        memory: &str,
+        own_host: bool,
+    ) -> Result<Self, SlavesError> {
         let binary = program("rum-slave", "RUM_SLAVE_BIN")?;
         let log = directory.join(format!("slave-{number}.log"));
         let mut child = tied::command(binary.as_os_str(), own_host)?
-            .args(arguments)
+            .args(["--port", link, "--memory", memory, "--name", &format!("slave-{number}")])
             .stdin(if own_host { Stdio::piped() } else { Stdio::null() })
             .stdout(Stdio::piped())
             .stderr(fs::File::create(&log)?)
@@ -139,12 +152,12 @@ impl Slave {
         self.child.stdin.take().map_or(Ok(()), |mut stdin| stdin.write_all(b"\n"))
     }
 
-    /// Waits until the process has printed a line that begins with `word`.
-    pub fn wait_for(&mut self, word: &str, signals: &Signals) -> Result<(), SlavesError> {
+    /// Waits until the process has printed a line whose first clause ends with `word`, and returns that line.
+    pub fn wait_for(&mut self, word: &str, signals: &Signals) -> Result<String, SlavesError> {
         let deadline = Instant::now() + READY_TIMEOUT;
         loop {
-            if self.has_said(word)? {
-                return Ok(());
+            if let Some(line) = self.line_with(word)? {
+                return Ok(line);
             }
             if let Some(status) = self.child.try_wait()? {
                 self.ended = true;
@@ -162,7 +175,7 @@ impl Slave {
         }
     }
 
-    fn has_said(&mut self, word: &str) -> io::Result<bool> {
+    fn line_with(&mut self, word: &str) -> io::Result<Option<String>> {
         let mut buffer = [0u8; 1024];
         loop {
             match self.stdout.read(&mut buffer) {
@@ -174,7 +187,9 @@ impl Slave {
             }
         }
         let whole_lines = self.said.iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end + 1);
-        Ok(self.said[..whole_lines].split(|byte| *byte == b'\n').any(|line| line.starts_with(word.as_bytes())))
+        let text = String::from_utf8_lossy(&self.said[..whole_lines]);
+        let line = text.lines().find(|line| line.split(',').next().is_some_and(|clause| clause.ends_with(word)));
+        Ok(line.map(str::to_owned))
     }
 
     /// The end of what the slave has printed to stderr, as one line.
@@ -222,16 +237,18 @@ impl Slaves {
         signals: &Signals,
     ) -> Result<(Self, PathBuf), SlavesError> {
         let mut slaves = Self::new();
-        let mut machines = String::from("ip,mac,link,name,memory\n");
-        for number in 0..count {
-            let link = format!("vhost:{}", directory.join(format!("slave-{number}")).display());
-            let memory = size_argument(memory_bytes);
-            let mac = format!("02:52:55:4d:00:{:02x}", number + 1);
-            machines.push_str(&format!("127.0.0.1,{mac},\"{link}\",slave-{number},{memory}\n"));
-            let arguments = ["--port", &link, "-m", &memory].map(OsString::from);
-            slaves.add(Slave::spawn(number, directory, &arguments, false)?);
+        let memory = size_argument(memory_bytes);
+        let links: Vec<String> =
+            (0..count).map(|number| format!("vhost:{}", directory.join(format!("slave-{number}")).display())).collect();
+        for (number, link) in links.iter().enumerate() {
+            slaves.add(Slave::spawn(number, directory, link, &memory, false)?);
         }
-        slaves.wait_until_ready(signals)?;
+        let mut machines = String::from("ip,mac,link,name,memory\n");
+        for (number, (slave, link)) in slaves.slaves.iter_mut().zip(&links).enumerate() {
+            let line = slave.wait_for(READY, signals)?;
+            let mac = mac_in(&line).ok_or_else(|| io::Error::other(format!("it names no mac in {line:?}")))?;
+            machines.push_str(&format!("127.0.0.1,{mac},\"{link}\",slave-{number},{memory}\n"));
+        }
         let path = directory.join("machines.csv");
         fs::write(&path, machines).map_err(SlavesError::Directory)?;
         Ok((slaves, path))
@@ -239,7 +256,7 @@ impl Slaves {
 
     /// Waits until each has said that it is ready.
     pub fn wait_until_ready(&mut self, signals: &Signals) -> Result<(), SlavesError> {
-        self.slaves.iter_mut().try_for_each(|slave| slave.wait_for("ready", signals))
+        self.slaves.iter_mut().try_for_each(|slave| slave.wait_for(READY, signals).map(drop))
     }
 
     /// One line about each slave that has ended since the last call: none should.

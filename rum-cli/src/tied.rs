@@ -23,6 +23,9 @@ use crate::signals;
 /// What a child on a host of its own prints when it is there.
 pub const ARRIVED: &str = "arrived";
 
+/// The interface that its parent gives it.
+pub const INTERFACE: &str = "eth0";
+
 #[derive(clap::Args)]
 pub struct Arguments {
     /// The process to be tied to: it may have ended already
@@ -77,5 +80,11 @@ fn leave_for_own_host() -> io::Result<()> {
     println!("{ARRIVED}");
     io::stdout().flush()?;
     let mut line = [0u8; 1];
-    io::stdin().read_exact(&mut line).map_err(|_| io::Error::other("the process that asked for it has given up"))
+    io::stdin().read_exact(&mut line).map_err(|_| io::Error::other("the process that asked for it has given up"))?;
+    let output = Command::new("ip").args(["link", "set", "dev", INTERFACE, "up"]).output()?;
+    if output.status.success() {
+        Ok(())
+    } else {
+        Err(io::Error::other(String::from_utf8_lossy(&output.stderr).into_owned()))
+    }
 }

@@ -36,7 +36,9 @@ impl Bench {
     }
 
     fn working() -> Self {
-        Self::new("echo $$ >> \"$(dirname \"$0\")/pids\"; echo 'ready vhost'; exec sleep 1000")
+        Self::new(
+            "echo $$ >> \"$(dirname \"$0\")/pids\"; echo 'rum-slave: ready, port x, mac 02:00:00:00:00:01, RF 1'; exec sleep 1000",
+        )
     }
 
     fn tmp(&self) -> PathBuf {
@@ -108,8 +110,8 @@ fn the_command_sees_its_grid_and_gives_its_exit_code() {
     let lines: Vec<&str> = said.lines().collect();
     assert_eq!(lines[0], "1572864");
     assert_eq!(lines[1], "ip,mac,link,name,memory");
-    assert!(lines[2].starts_with("127.0.0.1,02:52:55:4d:00:01,\"vhost:") && lines[2].ends_with(",slave-0,64M"));
-    assert!(lines[3].starts_with("127.0.0.1,02:52:55:4d:00:02,\"vhost:") && lines[3].ends_with(",slave-1,64M"));
+    assert!(lines[2].starts_with("127.0.0.1,02:00:00:00:00:01,\"vhost:") && lines[2].ends_with(",slave-0,64M"));
+    assert!(lines[3].starts_with("127.0.0.1,02:00:00:00:00:01,\"vhost:") && lines[3].ends_with(",slave-1,64M"));
     assert_eq!(lines[4..], ["700"]);
     let machines = rum_core::config::parse_machines("m", lines[1..4].join("\n").as_bytes(), None).unwrap();
     assert_eq!(machines.len(), 2);
@@ -166,15 +168,16 @@ fn a_signal_reaches_the_command() {
 #[test]
 fn slaves_outlive_a_signal_to_the_foreground_group() {
     let bench = Bench::working();
-    let script = "trap 'echo caught' INT; echo started; read line; exit 0";
-    let mut command = bench.rum(&["local", "--slaves", "1", "--", "sh", "-c", script]);
-    let (mut child, _) = start(command.stdin(Stdio::piped()).process_group(0));
+    let stop = bench.folder.path().join("stop");
+    let script = "trap 'echo caught' INT; echo started; while [ ! -e \"$0\" ]; do sleep 0.01; done";
+    let mut command = bench.rum(&["local", "--slaves", "1", "--", "sh", "-c", script, stop.to_str().unwrap()]);
+    let (mut child, _) = start(command.process_group(0));
     killpg(pid(&child), Signal::SIGINT).unwrap();
     let mut line = String::new();
     BufReader::new(child.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
     assert_eq!(line.trim(), "caught");
     assert!(bench.slaves().iter().all(|pid| is_running(*pid)));
-    drop(child.stdin.take());
+    fs::write(&stop, "").unwrap();
     child.wait().unwrap();
     bench.assert_all_gone();
 }

@@ -106,11 +106,12 @@ fn complain(error: &CatalogueError, code: u8) -> ExitCode {
 fn run(arguments: &Run) -> Result<(), CatalogueError> {
     let questions = draw_questions(arguments)?;
     let mut report = if arguments.plain {
-        answer(arguments, &questions, Global)?
+        answer(arguments, &questions, Global, || 0)?.0
     } else {
         let grid = join()?;
-        let mut report = answer(arguments, &questions, FarAllocator::new(&grid))?;
-        report.far = Some(report::Far::of(&grid));
+        let heap = || grid.stats().allocated_bytes;
+        let (mut report, heap_bytes) = answer(arguments, &questions, FarAllocator::new(&grid), heap)?;
+        report.far = Some(report::Far::of(&grid, heap_bytes));
         report
     };
     report.seed = arguments.seed;
@@ -154,7 +155,13 @@ fn draw_questions(arguments: &Run) -> Result<Questions, CatalogueError> {
     Ok(Questions::draw(&names, arguments.lookups, arguments.seed))
 }
 
-fn answer<A: Allocator + Copy>(arguments: &Run, questions: &Questions, allocator: A) -> Result<Report, CatalogueError> {
+/// Does the work. Also returns what `heap_bytes` says while everything is in memory.
+fn answer<A: Allocator + Copy>(
+    arguments: &Run,
+    questions: &Questions,
+    allocator: A,
+    heap_bytes: impl Fn() -> u64,
+) -> Result<(Report, u64), CatalogueError> {
     let input = |error| CatalogueError::Input(arguments.input.clone(), error);
     let bytes = std::fs::metadata(&arguments.input).map_err(input)?.len();
     let progress = Progress::new(&arguments.label);
@@ -180,11 +187,11 @@ fn answer<A: Allocator + Copy>(arguments: &Run, questions: &Questions, allocator
     let counts = questions.search(&catalogue, &progress);
     let search = start.elapsed();
 
-    let (records, payload_bytes) = (catalogue.len(), catalogue.payload_bytes());
+    let (records, payload_bytes, heap_bytes) = (catalogue.len(), catalogue.payload_bytes(), heap_bytes());
     let start = Instant::now();
     progress.phase("freeing", 1);
     drop(catalogue);
     let free = start.elapsed();
     progress.finish();
-    Ok(Report::new(records, payload_bytes, found, counts, [load, lookups, search, free]))
+    Ok((Report::new(records, payload_bytes, found, counts, [load, lookups, search, free]), heap_bytes))
 }

@@ -65,6 +65,8 @@ impl Report {
 pub struct Far {
     engine: String,
     links: Vec<String>,
+    /// What the program held when it had read everything, as it asked for it.
+    heap_bytes: u64,
     faults: u64,
     fetch_faults: u64,
     pages_fetched: u64,
@@ -82,11 +84,12 @@ pub struct Far {
 
 impl Far {
     /// The grid's counters now.
-    pub fn of(grid: &Grid) -> Self {
+    pub fn of(grid: &Grid, heap_bytes: u64) -> Self {
         let stats = grid.stats();
         Self {
             engine: grid.engine().to_string(),
             links: grid.links(),
+            heap_bytes,
             faults: stats.faults,
             fetch_faults: stats.fetch_faults,
             pages_fetched: stats.pages_fetched,
