@@ -2,15 +2,28 @@
 
 use std::{fmt, io, sync::Arc};
 
+use rum_net::PAGE_BYTES;
+
 use super::{
     EngineKind, FaultHandler, Memory,
     inline::Inline,
     region::MAX_REGION_BYTES,
     registry::{Claim, Entry, Region},
     signals::Handlers,
+    sigsegv::{FileMemory, FileRegion},
+    threaded::{HandlerThread, Threaded},
     uffd::{self, Access, Uffd},
     uffd_memory::{UffdMemory, UffdRegion},
 };
+
+/// What lets userfaultfd serve the kernel's touches.
+pub(super) const ALLOW_FULL: &str =
+    "run as root, or `sysctl vm.unprivileged_userfaultfd=1`, or `chmod 666 /dev/userfaultfd`";
+/// What lets userfaultfd serve a program's own touches.
+pub(super) const ALLOW_USER_MODE: &str =
+    "let the sandbox allow userfaultfd (`docker run --security-opt seccomp=unconfined`), or choose the engine sigsegv";
+
+const OPTIONAL_FEATURES: u64 = uffd::FEATURE_MOVE | uffd::FEATURE_PAGEFAULT_FLAG_WP;
 
 /// Why an engine cannot start, and what to do.
 #[derive(Debug, thiserror::Error)]
@@ -78,25 +91,73 @@ pub fn start_with(options: &Options) -> Result<(Box<dyn Memory>, PendingEngine),
         return Err(EngineError::Size { bytes, frames });
     }
     let claim = Claim::new().ok_or(EngineError::TooMany)?;
-    match options.kind.unwrap_or_else(best) {
-        EngineKind::UffdInline => inline(options, claim),
-        kind => Err(EngineError::Unavailable { kind, why: "not built yet".into(), remedy: "use uffd-inline".into() }),
+    let order = match &options.kind {
+        Some(kind) => std::slice::from_ref(kind),
+        None => &[EngineKind::UffdThread, EngineKind::UffdInline, EngineKind::Sigsegv],
+    };
+    let mut result = Err(EngineError::TooMany);
+    for kind in order {
+        // Left to us, only an engine that can do all its name promises is chosen.
+        let user_mode_will_do = options.kind.is_some();
+        result = match kind {
+            EngineKind::UffdThread => threaded(options, user_mode_will_do),
+            EngineKind::UffdInline => inline(options),
+            EngineKind::Sigsegv => sigsegv(options),
+        };
+        if !matches!(result, Err(EngineError::Unavailable { .. })) {
+            break;
+        }
     }
+    let (memory, parts) = result?;
+    Ok((memory, PendingEngine { claim, parts }))
 }
 
-/// The first engine of DESIGN.md's order that this machine allows.
-fn best() -> EngineKind {
-    EngineKind::UffdInline
-}
+type Built = (Box<dyn Memory>, Parts);
 
-fn inline(options: &Options, claim: Claim) -> Result<(Box<dyn Memory>, PendingEngine), EngineError> {
-    let kind = EngineKind::UffdInline;
-    let optional = uffd::FEATURE_MOVE | uffd::FEATURE_PAGEFAULT_FLAG_WP;
-    let uffd = Uffd::open(Access::UserMode, uffd::FEATURE_SIGBUS, optional).map_err(|error| refused(kind, &error))?;
+fn threaded(options: &Options, user_mode_will_do: bool) -> Result<Built, EngineError> {
+    let kind = EngineKind::UffdThread;
+    let optional = OPTIONAL_FEATURES | uffd::FEATURE_THREAD_ID;
+    let uffd = match Uffd::open(Access::Full, 0, optional) {
+        Err(_) if user_mode_will_do => Uffd::open(Access::UserMode, 0, optional),
+        opened => opened,
+    };
+    let uffd = uffd.map_err(|error| refused(kind, &error))?;
+    let kernel_faults = uffd.is_full();
     let region = register(options, uffd)?;
-    let memory = UffdMemory::new(Arc::clone(&region));
-    let pending = PendingEngine { kind, claim, served: Arc::new(Inline(Arc::clone(&region))), region };
-    Ok((Box::new(memory), pending))
+    let no_thread = |error: io::Error| EngineError::Unavailable {
+        kind,
+        why: format!("no handler thread: {error}"),
+        remedy: "raise `ulimit -u` or `ulimit -n`".into(),
+    };
+    let served = Arc::new(Threaded::new(Arc::clone(&region)).map_err(no_thread)?);
+    let thread = HandlerThread::spawn(Arc::clone(&served)).map_err(no_thread)?;
+    let (start, bytes) = bounds(&region);
+    let parts = Parts { kind, kernel_faults, served, start, bytes, thread: Some(thread) };
+    Ok((Box::new(UffdMemory::new(region)), parts))
+}
+
+fn inline(options: &Options) -> Result<Built, EngineError> {
+    let kind = EngineKind::UffdInline;
+    let uffd = Uffd::open(Access::UserMode, uffd::FEATURE_SIGBUS, OPTIONAL_FEATURES);
+    let region = register(options, uffd.map_err(|error| refused(kind, &error))?)?;
+    let (start, bytes) = bounds(&region);
+    let served = Arc::new(Inline(Arc::clone(&region)));
+    let parts = Parts { kind, kernel_faults: false, served, start, bytes, thread: None };
+    Ok((Box::new(UffdMemory::new(region)), parts))
+}
+
+fn sigsegv(options: &Options) -> Result<Built, EngineError> {
+    let kind = EngineKind::Sigsegv;
+    let bytes = options.region_bytes;
+    let region = FileRegion::new(bytes, options.frames).map_err(|source| EngineError::Map { bytes, source })?;
+    let region = Arc::new(region);
+    let memory = FileMemory::new(Arc::clone(&region));
+    if let Some(warning) = memory.warning() {
+        eprintln!("rum: {warning}");
+    }
+    let (start, bytes) = (region.base() as usize, region.bytes());
+    let parts = Parts { kind, kernel_faults: false, served: region, start, bytes, thread: None };
+    Ok((Box::new(memory), parts))
 }
 
 fn register(options: &Options, uffd: Uffd) -> Result<Arc<UffdRegion>, EngineError> {
@@ -105,53 +166,60 @@ fn register(options: &Options, uffd: Uffd) -> Result<Arc<UffdRegion>, EngineErro
         .map_err(|source| EngineError::Map { bytes: options.region_bytes, source })
 }
 
+fn bounds(region: &UffdRegion) -> (usize, usize) {
+    (region.layout.base() as usize, region.layout.pages() * PAGE_BYTES)
+}
+
 fn refused(kind: EngineKind, error: &uffd::OpenError) -> EngineError {
     let remedy = match kind {
-        EngineKind::UffdThread => {
-            "run as root, or `sysctl vm.unprivileged_userfaultfd=1`, or `chmod 666 /dev/userfaultfd`"
-        }
-        _ => {
-            "let the sandbox allow userfaultfd (docker run --security-opt seccomp=unconfined), or choose the engine sigsegv"
-        }
+        EngineKind::UffdThread => ALLOW_FULL,
+        _ => ALLOW_USER_MODE,
     };
     EngineError::Unavailable { kind, why: error.to_string(), remedy: remedy.into() }
 }
 
+/// What an engine is made of.
+struct Parts {
+    kind: EngineKind,
+    kernel_faults: bool,
+    served: Arc<dyn Region>,
+    start: usize,
+    bytes: usize,
+    thread: Option<HandlerThread>,
+}
+
 /// An engine whose region is mapped, and that waits for its handler.
 pub struct PendingEngine {
-    kind: EngineKind,
     claim: Claim,
-    served: Arc<dyn Region>,
-    region: Arc<UffdRegion>,
+    parts: Parts,
 }
 
 impl PendingEngine {
-    /// The engine that runs.
+    /// The engine that will run.
     pub fn kind(&self) -> EngineKind {
-        self.kind
+        self.parts.kind
     }
 
     /// From now on touches of the region reach `handler`.
     pub fn run(mut self, handler: Arc<dyn FaultHandler>) -> Engine {
-        let handlers = Handlers::install(false);
-        let layout = &self.region.layout;
-        let entry = Entry {
-            start: layout.base() as usize,
-            bytes: layout.pages() * rum_net::PAGE_BYTES,
-            region: self.served,
-            handler,
-        };
-        self.claim.publish(entry);
-        Engine { kind: self.kind, region: self.region, claim: Some(self.claim), _handlers: handlers }
+        let Parts { kind, kernel_faults, served, start, bytes, mut thread } = self.parts;
+        let handlers = Handlers::install(kind == EngineKind::Sigsegv);
+        if let Some(thread) = &mut thread {
+            thread.run(Arc::clone(&handler));
+        }
+        self.claim.publish(Entry { start, bytes, region: Arc::clone(&served), handler });
+        Engine { kind, kernel_faults, served, claim: Some(self.claim), thread, _handlers: handlers }
     }
 }
 
-/// A running engine. At drop it closes the region (who touches it afterwards dies by SIGSEGV), waits for the faults
-/// that are being served, and gives the signals back; the addresses are free when its `Memory` has gone, too.
+/// A running engine. At drop it closes the region (who touches it afterwards dies), waits for the faults that are
+/// being served, and gives the signals back; the addresses are free when its `Memory` has gone, too.
 pub struct Engine {
     kind: EngineKind,
-    region: Arc<UffdRegion>,
+    kernel_faults: bool,
+    served: Arc<dyn Region>,
     claim: Option<Claim>,
+    thread: Option<HandlerThread>,
     _handlers: Handlers,
 }
 
@@ -163,7 +231,7 @@ impl Engine {
 
     /// Whether the kernel's own touches are served, too: system calls on far buffers work.
     pub fn serves_kernel_faults(&self) -> bool {
-        false
+        self.kernel_faults
     }
 }
 
@@ -171,7 +239,8 @@ impl Drop for Engine {
     fn drop(&mut self) {
         // Waits for signal handlers; later faults go to whoever had the signal before.
         self.claim = None;
-        self.region.close();
+        self.thread = None;
+        self.served.close();
     }
 }
 
@@ -183,6 +252,6 @@ impl fmt::Debug for Engine {
 
 impl fmt::Debug for PendingEngine {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("PendingEngine").field("kind", &self.kind).finish_non_exhaustive()
+        f.debug_struct("PendingEngine").field("kind", &self.parts.kind).finish_non_exhaustive()
     }
 }

@@ -9,11 +9,15 @@
 #![allow(unsafe_code)]
 
 mod bitmap;
+mod cpu;
 mod engine;
 mod inline;
+mod probe;
 mod region;
 mod registry;
 mod signals;
+mod sigsegv;
+mod threaded;
 mod uffd;
 mod uffd_memory;
 
@@ -22,6 +26,7 @@ use std::{fmt, io, str::FromStr};
 use rum_net::PAGE_BYTES;
 
 pub use engine::{Engine, EngineError, Options, PendingEngine, start, start_with};
+pub use probe::{Capability, probe};
 
 /// A page of the region, counted from its start.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -117,9 +122,10 @@ pub trait Memory: Send + 'static {
     fn frame_run(&self, first: FrameNumber, count: usize) -> &[u8];
     /// The bytes of a loaded frame, to be written. Panics if it is empty.
     fn frame_mut(&mut self, frame: FrameNumber) -> &mut [u8; PAGE_BYTES];
-    /// Moves `count` loaded frames into unmapped pages, and wakes the threads that wait for them.
+    /// Moves `count` loaded frames into unmapped pages, and wakes the threads that wait for them. A page that is mapped
+    /// already keeps its contents, and its frame is emptied.
     fn install(&mut self, first: PageNumber, from: FrameNumber, count: usize) -> io::Result<()>;
-    /// Maps unmapped pages as zeros, and wakes the threads that wait for them.
+    /// Maps unmapped pages as zeros, and wakes the threads that wait for them. Mapped ones stay as they are.
     fn install_zeros(&mut self, first: PageNumber, count: usize) -> io::Result<()>;
     /// Moves `count` mapped pages into empty frames. A thread that touches such a page later faults. Pages that
     /// were mapped as zeros and never written arrive as zeros.

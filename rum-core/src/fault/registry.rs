@@ -19,6 +19,8 @@ pub(super) trait Region: Send + Sync {
     fn is_forked(&self) -> bool;
     /// Whether a fault that the kernel signals this way is one that the handler must resolve. Called before it.
     fn claims(&self, signal: i32, code: i32, page: PageNumber) -> bool;
+    /// Ends the program's use of the region: who still touches it dies, and never reads zeros.
+    fn close(&self);
 }
 
 /// A region and who resolves its faults.

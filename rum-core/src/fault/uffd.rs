@@ -305,7 +305,8 @@ fn open_syscall(flags: libc::c_int) -> io::Result<OwnedFd> {
     own(unsafe { libc::syscall(libc::SYS_userfaultfd, flags) } as i32)
 }
 
-fn own(fd: i32) -> io::Result<OwnedFd> {
+/// Wraps the result of a call that makes a descriptor.
+pub(super) fn own(fd: i32) -> io::Result<OwnedFd> {
     if fd < 0 {
         return Err(io::Error::last_os_error());
     }
@@ -339,4 +340,96 @@ pub(super) fn allowed(access: Access) -> Result<(), OpenError> {
 pub(super) fn features() -> Result<u64, OpenError> {
     let (fd, _) = open_descriptor(Access::UserMode)?;
     handshake_api(&fd, 0).map_err(|error| OpenError(vec![Attempt { how: "UFFDIO_API", error }]))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::Command;
+
+    use super::*;
+
+    /// Prints each constant of linux/userfaultfd.h that this header has, and the layout of an event.
+    const PROGRAM: &str = r#"
+        #include <stddef.h>
+        #include <stdio.h>
+        #include <sys/ioctl.h>
+        #include <linux/userfaultfd.h>
+        #define SHOW(name) printf(#name " %llu\n", (unsigned long long)(name));
+        int main(void) {
+            SHOW(UFFDIO_API) SHOW(UFFDIO_REGISTER) SHOW(UFFDIO_UNREGISTER) SHOW(UFFDIO_WAKE) SHOW(UFFDIO_COPY)
+            SHOW(UFFDIO_ZEROPAGE) SHOW(UFFDIO_WRITEPROTECT) SHOW(UFFD_API)
+            SHOW(UFFD_FEATURE_SIGBUS) SHOW(UFFD_FEATURE_THREAD_ID) SHOW(UFFD_FEATURE_PAGEFAULT_FLAG_WP)
+            SHOW(UFFDIO_REGISTER_MODE_MISSING) SHOW(UFFDIO_REGISTER_MODE_WP) SHOW(UFFDIO_WRITEPROTECT_MODE_WP)
+            SHOW(UFFD_EVENT_PAGEFAULT) SHOW(UFFD_USER_MODE_ONLY) SHOW(USERFAULTFD_IOC_NEW)
+            SHOW(sizeof(struct uffd_msg)) SHOW(offsetof(struct uffd_msg, arg.pagefault.flags))
+            SHOW(offsetof(struct uffd_msg, arg.pagefault.address))
+            SHOW(offsetof(struct uffd_msg, arg.pagefault.feat.ptid))
+        #ifdef UFFDIO_MOVE
+            SHOW(UFFDIO_MOVE) SHOW(UFFD_FEATURE_MOVE)
+        #endif
+            return 0;
+        }"#;
+
+    fn header() -> Vec<(String, u64)> {
+        let folder = tempfile::tempdir().unwrap();
+        let (source, program) = (folder.path().join("show.c"), folder.path().join("show"));
+        std::fs::write(&source, PROGRAM).unwrap();
+        assert!(Command::new("cc").arg(&source).arg("-o").arg(&program).status().unwrap().success());
+        let shown = String::from_utf8(Command::new(&program).output().unwrap().stdout).unwrap();
+        let parse = |line: &str| line.rsplit_once(' ').map(|(name, value)| (name.to_owned(), value.parse().unwrap()));
+        shown.lines().map(|line| parse(line).unwrap()).collect()
+    }
+
+    #[test]
+    fn constants_are_those_of_the_kernel_header() {
+        for (name, value) in header() {
+            let ours = match name.as_str() {
+                "UFFDIO_API" => UFFDIO_API,
+                "UFFDIO_REGISTER" => UFFDIO_REGISTER,
+                "UFFDIO_UNREGISTER" => UFFDIO_UNREGISTER,
+                "UFFDIO_WAKE" => UFFDIO_WAKE,
+                "UFFDIO_COPY" => UFFDIO_COPY,
+                "UFFDIO_ZEROPAGE" => UFFDIO_ZEROPAGE,
+                "UFFDIO_WRITEPROTECT" => UFFDIO_WRITEPROTECT,
+                "UFFDIO_MOVE" => UFFDIO_MOVE,
+                "UFFD_API" => API,
+                "UFFD_FEATURE_SIGBUS" => FEATURE_SIGBUS,
+                "UFFD_FEATURE_THREAD_ID" => FEATURE_THREAD_ID,
+                "UFFD_FEATURE_PAGEFAULT_FLAG_WP" => FEATURE_PAGEFAULT_FLAG_WP,
+                "UFFD_FEATURE_MOVE" => FEATURE_MOVE,
+                "UFFDIO_REGISTER_MODE_MISSING" => MODE_MISSING,
+                "UFFDIO_REGISTER_MODE_WP" => MODE_WP,
+                "UFFDIO_WRITEPROTECT_MODE_WP" => WRITEPROTECT_MODE_WP,
+                "UFFD_EVENT_PAGEFAULT" => EVENT_PAGEFAULT.into(),
+                "UFFD_USER_MODE_ONLY" => USER_MODE_ONLY as u64,
+                "USERFAULTFD_IOC_NEW" => USERFAULTFD_IOC_NEW,
+                "sizeof(struct uffd_msg)" => size_of::<Message>() as u64,
+                name if name.ends_with("flags)") => std::mem::offset_of!(Message, flags) as u64,
+                name if name.ends_with("address)") => std::mem::offset_of!(Message, address) as u64,
+                name if name.ends_with("ptid)") => std::mem::offset_of!(Message, thread) as u64,
+                name => panic!("{name} is not compared"),
+            };
+            assert_eq!(ours, value, "{name}");
+        }
+    }
+
+    /// Headers before Linux 6.8 lack it.
+    #[test]
+    fn the_move_request_is_that_of_linux_6_8() {
+        assert_eq!(UFFDIO_MOVE, 0xc028_aa05);
+    }
+
+    #[test]
+    fn repeated_steps_add_up_and_stop_at_an_error() {
+        let again = || Err(io::Error::from_raw_os_error(libc::EAGAIN));
+        let whole = advance(5, |done| if done < 4 { (again(), 2) } else { (Ok(()), 1) });
+        assert_eq!((whole.bytes, whole.stopped_by), (5, None));
+        let part = advance(9, |done| match done {
+            0 => (again(), 3),
+            _ => (Err(io::Error::from_raw_os_error(libc::EEXIST)), -i64::from(libc::EEXIST)),
+        });
+        assert_eq!((part.bytes, part.stopped_by), (3, Some(libc::EEXIST)));
+        let never = advance(9, |_| (again(), -i64::from(libc::EAGAIN)));
+        assert_eq!((never.bytes, never.stopped_by), (0, Some(libc::EAGAIN)));
+    }
 }

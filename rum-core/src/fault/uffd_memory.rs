@@ -51,12 +51,21 @@ impl UffdRegion {
 pub(super) struct UffdMemory {
     region: Arc<UffdRegion>,
     loaded: Bitmap,
+    /// Without MOVE: which pages are mapped. Reading one that is not, in order to copy it, would be a fault of our own.
+    mapped: Option<Bitmap>,
 }
 
 impl UffdMemory {
     pub fn new(region: Arc<UffdRegion>) -> Self {
         let loaded = Bitmap::new(region.layout.frames());
-        Self { region, loaded }
+        let mapped = (!region.moves).then(|| Bitmap::new(region.layout.pages()));
+        Self { region, loaded, mapped }
+    }
+
+    fn set_mapped(&mut self, first: PageNumber, done: usize, count: usize, to: bool) {
+        if let Some(mapped) = &mut self.mapped {
+            mapped.fill(first.0 as usize + done, count, to);
+        }
     }
 
     fn page(&self, first: PageNumber, done: usize) -> usize {
@@ -103,6 +112,7 @@ impl UffdMemory {
         }
         let progress = self.region.uffd.copy(dst, src, len);
         let copied = progress.bytes / PAGE_BYTES;
+        self.set_mapped(page, done, copied, true);
         let emptied = self.empty_frames(frame, done, copied);
         (copied, progress.stopped_by.or(emptied.err().and_then(|error| error.raw_os_error())))
     }
@@ -125,11 +135,18 @@ impl UffdMemory {
             // and faults when they have gone; no Rust reference into the region exists. The destination is
             // unmapped, or the kernel refuses.
             unsafe { self.region.uffd.move_pages(dst, src, len) }
+        } else if self.mapped.as_ref().is_some_and(|mapped| !mapped.all(page.0 as usize + done, count, true)) {
+            match count {
+                1 => return (0, Some(libc::ENOENT)),
+                // As far as it goes, one by one.
+                _ => return (0, Some(libc::EINVAL)),
+            }
         } else {
             self.take_by_copy(dst, src, len)
         };
         let taken = progress.bytes / PAGE_BYTES;
         self.set_loaded(frame, done, taken, true);
+        self.set_mapped(page, done, taken, false);
         (taken, progress.stopped_by)
     }
 
@@ -256,8 +273,11 @@ impl Memory for UffdMemory {
     fn install_zeros(&mut self, first: PageNumber, count: usize) -> io::Result<()> {
         self.expect(first, count)?;
         let mut done = 0;
+        let mut step = count;
         while done < count {
-            let progress = self.region.uffd.zero_pages(self.page(first, done), (count - done) * PAGE_BYTES);
+            let len = step.min(count - done) * PAGE_BYTES;
+            let progress = self.region.uffd.zero_pages(self.page(first, done), len);
+            self.set_mapped(first, done, progress.bytes / PAGE_BYTES, true);
             done += progress.bytes / PAGE_BYTES;
             match progress.stopped_by {
                 None => {}
@@ -265,6 +285,8 @@ impl Memory for UffdMemory {
                     self.wake(PageNumber(first.0 + done as u32));
                     done += 1;
                 }
+                // A run over a boundary that the program has made is refused as a whole.
+                Some(libc::EINVAL | libc::ENOENT) if step > 1 && count - done > 1 => step = 1,
                 Some(error) => return Err(io::Error::from_raw_os_error(error)),
             }
         }
@@ -297,6 +319,7 @@ impl Memory for UffdMemory {
 
     fn discard(&mut self, first: PageNumber, count: usize) -> io::Result<()> {
         self.expect(first, count)?;
+        self.set_mapped(first, 0, count, false);
         // SAFETY: the program has given these pages up; no Rust reference into the region exists.
         unsafe { region::release(self.region.layout.page(first.0 as usize), count * PAGE_BYTES) }
     }
