@@ -3,8 +3,10 @@
 
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 #include <rte_log.h>
+#include <rte_memzone.h>
 
 uint16_t rum_dpdk_rx_burst(uint16_t port, uint16_t queue, struct rte_mbuf **mbufs, uint16_t count)
 {
@@ -46,6 +48,27 @@ uint16_t rum_dpdk_mbuf_segments(const struct rte_mbuf *mbuf)
 	return mbuf->nb_segs;
 }
 
+static void free_memzone(struct rte_mempool_memhdr *chunk, void *memzone)
+{
+	(void)chunk;
+	rte_memzone_free(memzone);
+}
+
+/* Gives the pool memory that starts on a page, for objects of a page each: rte_mempool_populate_default would start
+ * anywhere, skip to the first whole page, and so end one page late. */
+static int populate_by_pages(struct rte_mempool *pool, const char *name, uint32_t count, size_t page, int socket)
+{
+	const struct rte_memzone *memzone =
+		rte_memzone_reserve_aligned(name, count * page, socket, RTE_MEMZONE_IOVA_CONTIG, page);
+	if (memzone == NULL)
+		return -rte_errno;
+	int result = rte_mempool_populate_iova(pool, memzone->addr, memzone->iova, memzone->len, free_memzone,
+					       (void *)(uintptr_t)memzone);
+	if (result < 0)
+		rte_memzone_free(memzone);
+	return result;
+}
+
 struct rte_mempool *rum_dpdk_pool_create(const char *name, uint32_t mbufs, uint16_t room, int socket, const char *ops)
 {
 	struct rte_pktmbuf_pool_private private = { .mbuf_data_room_size = room };
@@ -56,7 +79,10 @@ struct rte_mempool *rum_dpdk_pool_create(const char *name, uint32_t mbufs, uint1
 	int result = rte_mempool_set_ops_byname(pool, ops, NULL);
 	if (result == 0) {
 		rte_pktmbuf_pool_init(pool, &private);
-		result = rte_mempool_populate_default(pool);
+		const size_t object = pool->header_size + pool->elt_size + pool->trailer_size;
+		const size_t page = (size_t)sysconf(_SC_PAGESIZE);
+		result = object == page ? populate_by_pages(pool, name, mbufs, page, socket)
+					: rte_mempool_populate_default(pool);
 	}
 	if (result < 0) {
 		rte_mempool_free(pool);

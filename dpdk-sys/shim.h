@@ -26,7 +26,8 @@ uint16_t rum_dpdk_mbuf_data_len(const struct rte_mbuf *mbuf);
 uint16_t rum_dpdk_mbuf_segments(const struct rte_mbuf *mbuf);
 
 /* As rte_pktmbuf_pool_create_by_ops without a cache and without private data, but with objects of just the size asked
- * for: DPDK's own adds cache lines to spread them over memory channels. Returns NULL and sets rte_errno on failure. */
+ * for: DPDK's own adds cache lines to spread them over memory channels. Objects of a page each (64 bytes of the pool,
+ * the mbuf and `room`) start on pages and leave no gap. Returns NULL and sets rte_errno on failure. */
 struct rte_mempool *rum_dpdk_pool_create(const char *name, uint32_t mbufs, uint16_t room, int socket, const char *ops);
 /* Mbufs of a pool that are not in use. Slow: for tests and statistics. */
 uint32_t rum_dpdk_pool_available(const struct rte_mempool *pool);
