@@ -59,7 +59,7 @@ impl Device {
         let id = parts.probed.insert(Probed::new(&step, plan, number)?).id;
         let pool = parts.pool.insert(Pool::new(&step, plan, number, id)?).0;
         let mtu = step.configure(id, plan, pool)?;
-        let mac = step.mac(id)?;
+        let mac = step.mac(id, plan)?;
         let mut new_sockets = sockets();
         new_sockets.retain(|fd| !before.contains(fd));
         new_sockets.iter().for_each(|&fd| netdev::close_on_exec(fd));
@@ -232,12 +232,12 @@ impl Step<'_> {
         Ok(usize::from(mtu))
     }
 
-    /// The device's hardware address; a device without one gets one of the locally administered range.
-    fn mac(&self, id: u16) -> Result<MacAddr, DpdkError> {
+    /// The device's hardware address; a virtual device without one gets one of the locally administered range.
+    fn mac(&self, id: u16, plan: &Plan) -> Result<MacAddr, DpdkError> {
         let mut address = sys::rte_ether_addr::default();
         // SAFETY: a place for the address.
         self.check("rte_eth_macaddr_get", unsafe { sys::rte_eth_macaddr_get(id, &mut address) })?;
-        if address.addr_bytes == [0; 6] {
+        if address.addr_bytes == [0; 6] && plan.socket == Socket::None {
             address.addr_bytes = rand::random();
             address.addr_bytes[0] = address.addr_bytes[0] & 0xfc | 0x02;
             // SAFETY: a valid unicast address. A device that cannot keep it hands us all packets anyway.

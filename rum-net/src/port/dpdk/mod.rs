@@ -19,7 +19,7 @@ use dpdk_sys as sys;
 pub use self::error::DpdkError;
 use self::{
     device::Device,
-    plan::{PACKET_SLOTS, Plan, Socket},
+    plan::{Plan, Socket},
 };
 use super::{LinkId, MacAddr, Port, TransmitError, spec::PortSpec};
 
@@ -66,7 +66,8 @@ pub struct DpdkStats {
 
 /// A DPDK ethdev with one queue in each direction.
 ///
-/// Sending never waits for the peer. af_packet waits for the NIC when that has yet to send a whole ring (512 packets).
+/// Sending never waits for the peer; af_packet may wait for the kernel while that has a full ring (512 packets) to send.
+/// A kernel interface's MTU is read when the port is opened.
 /// Sleeping polls the driver's socket (af_packet, af_xdp); a device without one is looked at every 50 µs, which costs
 /// some per cent of a CPU. After a fork the child's copy is closed: it sends and receives nothing.
 pub struct DpdkPort {
@@ -74,8 +75,6 @@ pub struct DpdkPort {
     device: Device,
     /// The driver's packet socket, if it has one.
     packet_socket: Option<RawFd>,
-    /// Packets given to the packet socket's ring since it was last seen drained.
-    undrained: usize,
     /// Received and not yet handed over: `received[next..len]`.
     received: [*mut sys::rte_mbuf; BURST],
     received_next: usize,
@@ -103,7 +102,6 @@ impl DpdkPort {
             name: spec.to_string(),
             device,
             packet_socket,
-            undrained: 0,
             received: [ptr::null_mut(); BURST],
             received_next: 0,
             received_len: 0,
@@ -174,21 +172,7 @@ impl DpdkPort {
         }
     }
 
-    /// Whether the device may be given a burst. af_packet's driver waits for ever for a free slot in its ring, and
-    /// while the interface is down none comes free: so see to it that unsent packets never fill it.
-    fn may_send(&mut self) -> bool {
-        let Some(fd) = self.packet_socket else { return true };
-        if self.undrained + self.queued_len > PACKET_SLOTS / 2 {
-            if !netdev::drain_ring(fd) {
-                return false;
-            }
-            self.undrained = 0;
-        }
-        self.undrained += self.queued_len;
-        true
-    }
-
-    /// Sleeps until the driver's socket or `wake` is readable, or `timeout` has passed.
+    /// Sleeps until the driver's socket or `wake` is readable (or a signal came), or, then false, `timeout` has passed.
     fn poll(&mut self, socket: Option<RawFd>, wake: Option<RawFd>, timeout: Duration) -> io::Result<bool> {
         // A negative descriptor is passed over by the kernel.
         let entry = |fd: Option<RawFd>| libc::pollfd { fd: fd.unwrap_or(-1), events: libc::POLLIN, revents: 0 };
@@ -268,10 +252,6 @@ impl Port for DpdkPort {
 
     fn flush(&mut self) {
         if self.queued_len == 0 || eal::in_forked_child() {
-            return;
-        }
-        if !self.may_send() {
-            self.check_gone();
             return;
         }
         // SAFETY: the port is started, and the first `queued_len` entries are mbufs of our own, the first `sent` of

@@ -170,21 +170,6 @@ pub fn ignore_outgoing(fd: RawFd) {
     }
 }
 
-/// Has the kernel send what waits in a packet socket's ring; returns whether the ring's next slot is free then, so that
-/// nothing is left there unsent.
-pub fn drain_ring(fd: RawFd) -> bool {
-    let is_free = || {
-        let mut entry = libc::pollfd { fd, events: libc::POLLOUT, revents: 0 };
-        // SAFETY: one entry on this stack.
-        unsafe { libc::poll(&mut entry, 1, 0) == 1 && entry.revents & libc::POLLOUT != 0 }
-    };
-    is_free() || {
-        // SAFETY: no bytes and no address; a failure shows in the slot.
-        unsafe { libc::sendto(fd, std::ptr::null(), 0, libc::MSG_DONTWAIT, std::ptr::null(), 0) };
-        is_free()
-    }
-}
-
 /// Closes `fd` in programs that this process executes: a driver's socket is a privilege that they must not inherit.
 pub fn close_on_exec(fd: RawFd) {
     // SAFETY: no pointers; a failure leaves the descriptor as it was.

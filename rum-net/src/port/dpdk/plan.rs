@@ -20,7 +20,7 @@ const AF_XDP_MAX_MTU: usize = 3400;
 const AF_XDP_BUFFER_BYTES: usize = 4096 - 64 - 128 - 128;
 
 /// Slots of a packet socket's ring in each direction.
-pub const PACKET_SLOTS: usize = 512;
+const PACKET_SLOTS: usize = 512;
 
 /// What the driver's socket is good for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
