@@ -1,6 +1,6 @@
 //! What a slave does between polls that found nothing.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::options::PollOptions;
 
@@ -15,18 +15,19 @@ pub enum Pause {
     Sleep,
 }
 
-/// Counts empty polls.
+/// Counts empty polls, and notices when others want the CPU.
 #[derive(Debug)]
 pub struct Idle {
     options: PollOptions,
     since: Option<Instant>,
     polls: u32,
+    crowded_until: Option<Instant>,
 }
 
 impl Idle {
     /// As if there had just been work.
     pub fn new(options: PollOptions) -> Self {
-        Self { options, since: None, polls: 0 }
+        Self { options, since: None, polls: 0, crowded_until: None }
     }
 
     /// A poll found work.
@@ -40,20 +41,29 @@ impl Idle {
         let since = *self.since.get_or_insert(now);
         self.polls += 1;
         if now.saturating_duration_since(since) >= self.options.idle_before_sleep {
-            Pause::Sleep
-        } else if self.polls >= self.options.polls_per_yield {
-            self.polls = 0;
-            Pause::Yield
-        } else {
-            Pause::Spin
+            return Pause::Sleep;
+        }
+        if self.polls < self.options.polls_per_yield {
+            return Pause::Spin;
+        }
+        if self.crowded_until.is_some_and(|until| now < until) {
+            return Pause::Sleep;
+        }
+        self.polls = 0;
+        Pause::Yield
+    }
+
+    /// A yield took this long. One that took long cost a scheduler's slice, since others want the CPU: whoever sleeps
+    /// is woken by the next packet within microseconds, whoever yields waits for its turn.
+    pub fn yielded(&mut self, took: Duration, now: Instant) {
+        if took >= self.options.crowded_yield {
+            self.crowded_until = Some(now + self.options.crowded_for);
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
     #[test]
@@ -68,5 +78,22 @@ mod tests {
         assert_eq!([idle.pause(later), idle.pause(later)], [Pause::Sleep; 2]);
         idle.worked();
         assert_eq!(idle.pause(later), Pause::Spin);
+    }
+
+    #[test]
+    fn sleeps_instead_of_yielding_where_others_want_the_cpu() {
+        let options = PollOptions { polls_per_yield: 2, ..PollOptions::default() };
+        let mut idle = Idle::new(options);
+        let start = Instant::now();
+        idle.yielded(options.crowded_yield - Duration::from_nanos(1), start);
+        assert_eq!([idle.pause(start), idle.pause(start)], [Pause::Spin, Pause::Yield]);
+        idle.yielded(options.crowded_yield, start);
+        assert_eq!(
+            [idle.pause(start), idle.pause(start), idle.pause(start)],
+            [Pause::Spin, Pause::Sleep, Pause::Sleep]
+        );
+        let later = start + options.crowded_for;
+        idle.worked();
+        assert_eq!([idle.pause(later), idle.pause(later)], [Pause::Spin, Pause::Yield]);
     }
 }

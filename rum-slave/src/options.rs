@@ -46,6 +46,10 @@ pub struct PollOptions {
     pub polls_per_yield: u32,
     /// How long to poll without a packet before sleeping.
     pub idle_before_sleep: Duration,
+    /// A yield that takes this long has cost a scheduler's slice: others want the CPU.
+    pub crowded_yield: Duration,
+    /// How long after such a yield to sleep in the place of yielding.
+    pub crowded_for: Duration,
     /// With several ports, of which only one can be slept on at a time: how long to sleep on each in turn. It is the
     /// longest that a packet on another port waits.
     pub sleep_among_ports: Duration,
@@ -56,6 +60,8 @@ impl Default for PollOptions {
         Self {
             polls_per_yield: 16,
             idle_before_sleep: Duration::from_micros(200),
+            crowded_yield: Duration::from_micros(50),
+            crowded_for: Duration::from_millis(20),
             sleep_among_ports: Duration::from_millis(1),
         }
     }

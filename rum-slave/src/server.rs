@@ -130,7 +130,11 @@ impl Slave {
             }
             match idle.pause(now) {
                 Pause::Spin => std::hint::spin_loop(),
-                Pause::Yield => thread::yield_now(),
+                Pause::Yield => {
+                    thread::yield_now();
+                    let after = Instant::now();
+                    idle.yielded(after - now, after);
+                }
                 Pause::Sleep => {
                     self.drop_gone_ports();
                     if self.channels.is_empty() {
@@ -167,7 +171,7 @@ impl Slave {
         for channel in &self.channels {
             line += &format!(", port {}, mac {}", channel.port.name(), channel.port.mac());
         }
-        let mib = self.options.capacity_extents() * EXTENT_BYTES as u64 >> 20;
+        let mib = self.options.capacity_extents() * (EXTENT_BYTES as u64 >> 20);
         line + &format!(", {mib} MiB, RF 1: nothing is replicated")
     }
 
