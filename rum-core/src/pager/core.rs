@@ -5,6 +5,7 @@ use std::time::Instant;
 use rum_net::{EXTENT_PAGES, PAGE_BYTES};
 
 use super::{
+    Patience,
     local::{Local, hash_page},
     operations::Operation,
     remote::{Remote, RemoteFailure, SlaveIndex, Tag},
@@ -45,9 +46,15 @@ impl Core {
     pub fn poll(&mut self) {
         let Self { local, remote, .. } = self;
         remote.poll(&mut |tag, event| local.complete(tag, event));
-        while let Some(tag) = self.local.repeat.pop() {
-            if let Some(Operation::Read { first, frames, .. }) = self.local.operations.get(tag) {
-                self.send_read(tag, first, frames.count);
+        while let Some((slave, failure)) = self.remote.take_loss() {
+            if self.local.extents.iter().flatten().any(|binding| binding.home.slave == slave) {
+                let slave = slave + 1;
+                self.local.lose(format_args!("far memory on slave {slave} is lost: {failure}"));
+            }
+        }
+        while let Some(tag) = self.local.unsent.pop() {
+            if !self.send_read(tag) {
+                break;
             }
         }
     }
@@ -117,16 +124,20 @@ impl Core {
             self.local.table.apply(PageNumber(page), PageEvent::FetchStarted);
         }
         self.local.counters.fetch_faults += 1;
-        self.send_read(tag, page, frames.count);
+        self.send_read(tag);
         Step::Wait
     }
 
-    fn send_read(&mut self, tag: Tag, first: PageNumber, count: usize) {
-        let Some(binding) = self.local.binding(first) else { return };
+    /// Sends the read of an operation, or notes it for later when no more can be in flight now.
+    fn send_read(&mut self, tag: Tag) -> bool {
+        let Some(Operation::Read { first, frames, .. }) = self.local.operations.get(tag) else { return true };
+        let Some(binding) = self.local.binding(first) else { return true };
         let page = first.0 % EXTENT_PAGES as u32;
-        while !self.remote.start_read(tag, &binding.home, page, count) && !self.local.lost {
-            self.poll_for_room();
+        let sent = self.remote.start_read(tag, &binding.home, page, frames.count);
+        if !sent {
+            self.local.unsent.push(tag);
         }
+        sent
     }
 
     /// While a reply is on its way: evicts a little, so that the next fault finds a frame. False when there was
@@ -285,11 +296,12 @@ impl Core {
     /// Sends pages that are marked as being written back; `None` sends zeros.
     fn send_write(&mut self, first: PageNumber, count: usize, from: Option<FrameNumber>) {
         let zeros = from.is_none();
+        let mut patience = Patience::new(Instant::now());
         let tag = loop {
             if let Some(tag) = self.local.operations.insert(Operation::Write { first, count, zeros }) {
                 break tag;
             }
-            self.poll_for_room();
+            self.poll_for_room(&mut patience);
         };
         let Some(binding) = self.local.binding(first) else { return };
         let page = first.0 % EXTENT_PAGES as u32;
@@ -302,7 +314,7 @@ impl Core {
             if self.remote.start_write(tag, &binding.home, page, count, data) || self.local.lost {
                 break;
             }
-            self.poll_for_room();
+            self.poll_for_room(&mut patience);
         }
         if !zeros {
             self.local.counters.pages_written += count as u64;
@@ -321,9 +333,12 @@ impl Core {
         }
     }
 
-    fn poll_for_room(&mut self) {
+    /// Waits a little, under the lock, for operations in flight to end.
+    fn poll_for_room(&mut self, patience: &mut Patience) {
         self.poll();
-        std::hint::spin_loop();
+        if patience.pass() {
+            self.remote.idle();
+        }
     }
 
     /// Forgets the contents of pages of which none is in flight. Those that slaves hold are made zeros there, too, if
@@ -370,14 +385,15 @@ impl Core {
 
     /// Starts a call; its answer is collected by `take_answer`.
     pub fn start_call(&mut self, slave: SlaveIndex, message: &[u8]) -> Tag {
+        let mut patience = Patience::new(Instant::now());
         let tag = loop {
             if let Some(tag) = self.local.operations.insert(Operation::Call { answer: None }) {
                 break tag;
             }
-            self.poll_for_room();
+            self.poll_for_room(&mut patience);
         };
         while !self.remote.start_call(tag, slave, message) {
-            self.poll_for_room();
+            self.poll_for_room(&mut patience);
         }
         tag
     }

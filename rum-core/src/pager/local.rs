@@ -63,8 +63,8 @@ pub struct Local {
     pub counters: Counters,
     pub fault_times: Histogram<u64>,
     pub answer: Vec<u8>,
-    /// Reads to be sent again, their contents having been wrong.
-    pub repeat: Vec<Tag>,
+    /// Reads to be sent: there was no room, or their contents were wrong.
+    pub unsent: Vec<Tag>,
     pub budget_pages: usize,
     /// Mapped in the region.
     pub resident: usize,
@@ -90,7 +90,7 @@ impl Local {
             counters: Counters::default(),
             fault_times: Histogram::new_with_bounds(64, 60_000_000_000, 2).expect("the bounds are sound"),
             answer: vec![0; MAX_ANSWER_BYTES],
-            repeat: Vec::with_capacity(super::remote::MAX_OPERATIONS),
+            unsent: Vec::with_capacity(super::remote::MAX_OPERATIONS),
             budget_pages,
             resident: 0,
             zero_hash: hash_page(&[0; PAGE_BYTES]),
@@ -231,7 +231,7 @@ impl Local {
             ));
         }
         self.operations.set(tag, Operation::Read { first, frames, started, attempts: attempts + 1 });
-        self.repeat.push(tag);
+        self.unsent.push(tag);
     }
 
     /// Data pages arrived one after the other; where some pages are zeros, moves each to its own frame.

@@ -11,12 +11,9 @@ const STORED: u8 = 0b0000_1000;
 const HASH_KNOWN: u8 = 0b0001_0000;
 const NO_PAGE: u32 = 0;
 
-#[derive(Clone, Copy, Default)]
-struct Link {
-    // Page numbers plus one, so that fresh zero pages of the table mean "none".
-    previous: u32,
-    next: u32,
-}
+/// Neighbours in the eviction queue: previous and next, as page numbers plus one. An array, because only of plain
+/// numbers does `vec!` take fresh zero pages from the kernel.
+type Link = [u32; 2];
 
 /// State, flags, hash and eviction order of every page. Its arrays are allocated at once and zeroed lazily by the
 /// kernel, so that a large region costs nothing until it is used.
@@ -36,7 +33,7 @@ impl PageTable {
         Self {
             bits: vec![0; pages],
             hashes: vec![0; pages],
-            links: vec![Link::default(); pages],
+            links: vec![[NO_PAGE; 2]; pages],
             oldest: NO_PAGE,
             newest: NO_PAGE,
             queued: 0,
@@ -94,10 +91,10 @@ impl PageTable {
     pub fn enqueue(&mut self, page: PageNumber) {
         let name = page.0 + 1;
         let newest = self.newest;
-        self.links[page.0 as usize] = Link { previous: newest, next: NO_PAGE };
+        self.links[page.0 as usize] = [newest, NO_PAGE];
         match newest {
             NO_PAGE => self.oldest = name,
-            _ => self.links[newest as usize - 1].next = name,
+            _ => self.links[newest as usize - 1][1] = name,
         }
         self.newest = name;
         self.queued += 1;
@@ -105,14 +102,14 @@ impl PageTable {
 
     /// Takes a page out of the eviction queue; it must be in it.
     pub fn dequeue(&mut self, page: PageNumber) {
-        let Link { previous, next } = self.links[page.0 as usize];
+        let [previous, next] = self.links[page.0 as usize];
         match previous {
             NO_PAGE => self.oldest = next,
-            _ => self.links[previous as usize - 1].next = next,
+            _ => self.links[previous as usize - 1][1] = next,
         }
         match next {
             NO_PAGE => self.newest = previous,
-            _ => self.links[next as usize - 1].previous = previous,
+            _ => self.links[next as usize - 1][0] = previous,
         }
         self.queued -= 1;
     }
@@ -124,7 +121,7 @@ impl PageTable {
 
     /// The page that became resident after `page`.
     pub fn next_newer(&self, page: PageNumber) -> Option<PageNumber> {
-        self.links[page.0 as usize].next.checked_sub(1).map(PageNumber)
+        self.links[page.0 as usize][1].checked_sub(1).map(PageNumber)
     }
 
     /// Pages in the eviction queue.

@@ -73,6 +73,10 @@ pub trait Remote: Send + 'static {
     fn poll(&mut self, sink: &mut dyn FnMut(Tag, RemoteEvent<'_>));
     /// Sleeps for a moment, or until a packet may have arrived.
     fn idle(&mut self);
-    /// Called about once a second: keeps sessions alive and finds out about slaves that have gone.
+    /// Called several times a second: keeps sessions alive, and comes back to slaves that have gone. May allocate.
     fn tick(&mut self) {}
+    /// A slave that has forgotten this client since the last call.
+    fn take_loss(&mut self) -> Option<(SlaveIndex, RemoteFailure)> {
+        None
+    }
 }
