@@ -91,6 +91,11 @@ impl Fabric {
         PeerIndex(self.peers.len() - 1)
     }
 
+    /// Of this client.
+    pub fn incarnation(&self) -> Incarnation {
+        self.incarnation
+    }
+
     /// Slaves added.
     pub fn peers(&self) -> usize {
         self.peers.len()

@@ -1,218 +1,275 @@
 //! The grid handle: what a program holds after it joined.
+//!
+//! `join` reaches the slaves and starts the pager, `heap` reserves extents for the allocators, `named` finds objects
+//! by their hash, `transport` turns the pager's operations into requests, `placement` says which slave gets what.
 
-use std::{alloc::Layout, ptr::NonNull, time::Duration};
+mod heap;
+mod join;
+mod keeper;
+mod named;
+mod placement;
+mod space;
+mod transport;
+mod types;
 
-use crate::{config::Config, fault::EngineKind};
-
-/// The name of an object that outlives its client: 32 bytes, as a rule the hexadecimal digits of a hash.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub struct ObjectHash(pub [u8; 32]);
-
-/// The slave an allocation is pinned to, as machines.csv names it.
-#[derive(Clone, PartialEq, Eq, Hash, Debug)]
-pub struct Location {
-    /// The address column.
-    pub ip: String,
-    /// The hardware address column.
-    pub mac: rum_net::port::MacAddr,
-}
-
-/// Why a program could not join the grid. Printed as one line.
-#[derive(Debug, thiserror::Error)]
-pub enum JoinError {
-    /// A slave did not answer in time.
-    #[error("no slave answers at {link} after {waited:?}: start one with `rum-slave --port {link} -m 512M`")]
-    Unreachable {
-        /// The link as in machines.csv.
-        link: String,
-        /// How long was waited.
-        waited: Duration,
+use std::{
+    alloc::Layout,
+    process,
+    ptr::NonNull,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
     },
-    /// A transport could not be opened.
-    #[error("cannot open {link}: {why}")]
-    Link {
-        /// The link as in machines.csv.
-        link: String,
-        /// What happened and what to do.
-        why: String,
-    },
-    /// The fault engine asked for is not to be had here.
-    #[error("the fault engine {engine} cannot start: {why}")]
-    Engine {
-        /// The engine.
-        engine: EngineKind,
-        /// What happened and what to do.
-        why: String,
-    },
-    /// The region could not be mapped.
-    #[error("cannot map the region: {0}")]
-    Region(String),
-    /// machines.csv or the environment is wrong.
-    #[error(transparent)]
-    Config(#[from] crate::config::ConfigError),
-}
+    time::Duration,
+};
 
-/// Why an allocation failed.
-#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
-pub enum AllocError {
-    /// The grid, the client's quota or the region is full.
-    #[error("out of far memory: {0}")]
-    OutOfMemory(String),
-    /// The size or the alignment is not possible.
-    #[error("impossible size or alignment")]
-    BadLayout,
-    /// No slave has this location.
-    #[error("no slave at this location in machines.csv")]
-    UnknownLocation,
-    /// The named object exists with another size.
-    #[error("the named object exists with {existing} bytes")]
-    SizeDiffers {
-        /// Its size in bytes.
-        existing: usize,
-    },
-}
+use rum_net::{EXTENT_BYTES, PAGE_BYTES};
 
-/// Why a pointer could not be freed.
-#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
-pub enum FreeError {
-    /// It was freed before, or never allocated, inside the region.
-    #[error("{0:#x} is not an allocation: freed twice, or not the start of one")]
-    NotAllocated(usize),
-    /// It lies outside the region.
-    #[error("{0:#x} is not far memory")]
-    Foreign(usize),
-}
+pub use types::{AllocError, FreeError, JoinError, Location, NamedObject, ObjectHash, ReallocError, Stats};
 
-/// An object found or created by its hash.
-#[derive(Clone, Copy, Debug)]
-pub struct NamedObject {
-    /// Where it is.
-    pub pointer: NonNull<u8>,
-    /// Bytes in it.
-    pub size: usize,
-    /// Whether it existed before the call.
-    pub existed: bool,
-}
+use self::{
+    heap::{Heaps, Territory},
+    keeper::Keeper,
+    named::NamedObjects,
+    space::Owner,
+};
+use crate::{
+    alloc::{AllocateError, Allocator, Block},
+    config::{Config, Machine},
+    fault::{Engine, EngineKind},
+    pager::{Pager, page_metadata_bytes, remote::SlaveIndex},
+};
 
-/// Counters since the start, and gauges.
-#[derive(Clone, Copy, Default, Debug)]
-pub struct Stats {
-    /// Faults served.
-    pub faults: u64,
-    /// Faults that fetched from a slave.
-    pub fetch_faults: u64,
-    /// Pages fetched, those read ahead included.
-    pub pages_fetched: u64,
-    /// Pages written back, without zero pages.
-    pub pages_written: u64,
-    /// Pages evicted.
-    pub pages_evicted: u64,
-    /// Evicted pages that needed no write, clean or zero.
-    pub pages_clean: u64,
-    /// Bytes resident now: in the region and in loaded frames.
-    pub resident_bytes: u64,
-    /// The most bytes ever resident.
-    pub resident_peak_bytes: u64,
-    /// The local budget in bytes.
-    pub budget_bytes: u64,
-    /// Bytes reserved on the grid.
-    pub reserved_bytes: u64,
-    /// Bytes the program has allocated and not freed, as it asked for them.
-    pub allocated_bytes: u64,
-    /// Bytes of the client's own metadata (page table, extent table, allocator) that are in use.
-    pub metadata_bytes: u64,
-    /// Median time of a fault that fetched, in nanoseconds, over a recent sample.
-    pub fault_p50_ns: u64,
-    /// 99th percentile of the same.
-    pub fault_p99_ns: u64,
-    /// Mean of all faults, eviction included, in nanoseconds.
-    pub fault_mean_ns: u64,
-}
+/// A good-bye is waited for this long.
+const LEAVE_PATIENCE: Duration = Duration::from_secs(2);
 
 /// A grid that this process has joined. Dropping it flushes named objects and leaves.
-#[derive(Debug)]
-pub struct Grid {}
+pub struct Grid {
+    territory: Arc<Territory>,
+    heaps: Heaps,
+    named: Mutex<NamedObjects>,
+    machines: Vec<Machine>,
+    base: usize,
+    bytes: usize,
+    budget_bytes: u64,
+    process: u32,
+    left: AtomicBool,
+    _keeper: Keeper,
+    engine: Engine,
+}
+
+impl std::fmt::Debug for Grid {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Grid").field("engine", &self.engine).field("machines", &self.machines).finish_non_exhaustive()
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 impl Grid {
     /// Joins: reaches every slave, maps the region, starts the fault engine.
-    pub fn join(_config: Config) -> Result<Self, JoinError> {
-        todo!()
+    pub fn join(config: Config) -> Result<Self, JoinError> {
+        join::join(config)
     }
+
+    fn pager(&self) -> &Pager {
+        &self.territory.pager
+    }
+
+    fn pointer(&self, offset: usize) -> NonNull<u8> {
+        NonNull::new((self.base + offset) as *mut u8).expect("the region is not at address 0")
+    }
+
+    fn offset(&self, pointer: NonNull<u8>) -> Result<usize, FreeError> {
+        let address = pointer.as_ptr() as usize;
+        let offset = address.checked_sub(self.base).filter(|&offset| offset < self.bytes);
+        offset.ok_or(FreeError::Foreign(address))
+    }
+
+    fn slave_at(&self, location: &Location) -> Result<SlaveIndex, AllocError> {
+        let found = self.machines.iter().position(|m| m.ip == location.ip && m.mac == location.mac);
+        found.map(|index| index as SlaveIndex).ok_or(AllocError::UnknownLocation)
+    }
+
+    fn allocate(&self, heap: &Allocator, layout: Layout) -> Result<Block, AllocError> {
+        heap.allocate(layout.size(), layout.align()).map_err(|error| match error {
+            AllocateError::BadLayout { .. } if layout.size() > self.bytes => {
+                AllocError::OutOfMemory(format!("{} bytes are more than the region has", layout.size()))
+            }
+            AllocateError::BadLayout { .. } => AllocError::BadLayout,
+            AllocateError::Reserve(full) => AllocError::OutOfMemory(full.to_string()),
+        })
+    }
+
     /// Allocates `layout.size()` bytes (at least 1), zeroed only if fresh: contents are unspecified.
-    pub fn alloc(&self, _layout: Layout) -> Result<NonNull<u8>, AllocError> {
-        todo!()
+    pub fn alloc(&self, layout: Layout) -> Result<NonNull<u8>, AllocError> {
+        Ok(self.pointer(self.allocate(self.heaps.default_heap(), layout)?.offset))
     }
+
     /// As `alloc`, with all bytes zero.
-    pub fn alloc_zeroed(&self, _layout: Layout) -> Result<NonNull<u8>, AllocError> {
-        todo!()
+    pub fn alloc_zeroed(&self, layout: Layout) -> Result<NonNull<u8>, AllocError> {
+        let block = self.allocate(self.heaps.default_heap(), layout)?;
+        let pointer = self.pointer(block.offset);
+        if !block.zeroed {
+            heap::zero_fresh(pointer, layout.size());
+        }
+        Ok(pointer)
     }
+
     /// As `alloc`, on the slave named.
-    pub fn alloc_at(&self, _layout: Layout, _location: &Location) -> Result<NonNull<u8>, AllocError> {
-        todo!()
+    pub fn alloc_at(&self, layout: Layout, location: &Location) -> Result<NonNull<u8>, AllocError> {
+        let heap = self.heaps.pinned_to(&self.territory, self.slave_at(location)?);
+        Ok(self.pointer(self.allocate(&heap, layout)?.offset))
     }
-    /// Changes the size of an allocation, in place or by moving it.
-    pub fn realloc(&self, _pointer: NonNull<u8>, _size: usize) -> Result<NonNull<u8>, ReallocError> {
-        todo!()
+
+    /// The heap that an address belongs to. A named object's memory belongs to none.
+    fn heap_of(&self, offset: usize) -> Option<Arc<Allocator>> {
+        match self.territory.owners.get(offset / EXTENT_BYTES) {
+            Owner::Heap(heap) => self.heaps.get(heap),
+            Owner::Free | Owner::Named => None,
+        }
     }
+
+    /// Changes the size of an allocation, in place or by moving it. A moved one may be on another slave.
+    pub fn realloc(&self, pointer: NonNull<u8>, size: usize) -> Result<NonNull<u8>, ReallocError> {
+        self.realloc_aligned(pointer, size, 16)
+    }
+
+    /// As `realloc`, for an allocation with this alignment, which is kept.
+    pub fn realloc_aligned(&self, pointer: NonNull<u8>, size: usize, align: usize) -> Result<NonNull<u8>, ReallocError> {
+        let offset = self.offset(pointer)?;
+        let not_allocated = || FreeError::NotAllocated(pointer.as_ptr() as usize);
+        let heap = self.heap_of(offset).ok_or_else(not_allocated)?;
+        let usable = heap.usable_size(offset).ok_or_else(not_allocated)?;
+        if heap.resize_in_place(offset, size) {
+            return Ok(pointer);
+        }
+        let layout = Layout::from_size_align(size, align).map_err(|_| AllocError::BadLayout)?;
+        let moved = self.pointer(self.allocate(&heap, layout)?.offset);
+        heap::copy_to_fresh(pointer, moved, usable.min(size));
+        heap.free(offset).map_err(|_| not_allocated())?;
+        Ok(moved)
+    }
+
     /// Frees an allocation (not a named object).
-    pub fn free(&self, _pointer: NonNull<u8>) -> Result<(), FreeError> {
-        todo!()
+    pub fn free(&self, pointer: NonNull<u8>) -> Result<(), FreeError> {
+        let offset = self.offset(pointer)?;
+        let freed = match self.territory.owners.get(offset / EXTENT_BYTES) {
+            Owner::Heap(0) => self.heaps.default_heap().free(offset).is_ok(),
+            _ => self.heap_of(offset).is_some_and(|heap| heap.free(offset).is_ok()),
+        };
+        if freed { Ok(()) } else { Err(FreeError::NotAllocated(pointer.as_ptr() as usize)) }
     }
+
     /// The bytes that may be used at `pointer`, the start of an allocation.
-    pub fn usable_size(&self, _pointer: NonNull<u8>) -> Option<usize> {
-        todo!()
+    pub fn usable_size(&self, pointer: NonNull<u8>) -> Option<usize> {
+        let offset = self.offset(pointer).ok()?;
+        self.heap_of(offset)?.usable_size(offset)
     }
+
+    fn slaves_for_name(&self, hash: &ObjectHash, location: Option<&Location>) -> Result<SlaveIndex, AllocError> {
+        match location {
+            Some(location) => self.slave_at(location),
+            None => Ok(self.territory.placement.ranking(placement::Placement::name_shard(&hash.0))[0]),
+        }
+    }
+
     /// Creates a named object of `size` bytes, zeroed, or finds the existing one of the same size.
     pub fn alloc_named(
         &self,
-        _hash: &ObjectHash,
-        _size: usize,
-        _location: Option<&Location>,
+        hash: &ObjectHash,
+        size: usize,
+        location: Option<&Location>,
     ) -> Result<NamedObject, AllocError> {
-        todo!()
+        let slave = self.slaves_for_name(hash, location)?;
+        let opened = lock(&self.named).open(&self.territory, slave, hash, Some(size.max(1) as u64))?;
+        let opened = opened.ok_or_else(|| AllocError::OutOfMemory("the slave made no object".into()))?;
+        Ok(self.named_object(opened))
     }
-    /// Finds a named object; `None` when there is none.
-    pub fn get_named(&self, _hash: &ObjectHash, _location: Option<&Location>) -> Option<NamedObject> {
-        todo!()
+
+    fn named_object(&self, opened: named::Opened) -> NamedObject {
+        NamedObject { pointer: self.pointer(opened.offset), size: opened.size, existed: opened.existed }
     }
+
+    /// Finds a named object; `None` when there is none. What other clients have flushed before is seen.
+    pub fn get_named(&self, hash: &ObjectHash, location: Option<&Location>) -> Option<NamedObject> {
+        let slave = self.slaves_for_name(hash, location).ok()?;
+        let opened = lock(&self.named).open(&self.territory, slave, hash, None).ok()??;
+        Some(self.named_object(opened))
+    }
+
     /// Frees a named object for everyone. False when there is none.
-    pub fn free_named(&self, _hash: &ObjectHash, _location: Option<&Location>) -> bool {
-        todo!()
+    pub fn free_named(&self, hash: &ObjectHash, location: Option<&Location>) -> bool {
+        let Ok(slave) = self.slaves_for_name(hash, location) else { return false };
+        lock(&self.named).free(&self.territory, slave, hash)
     }
-    /// Writes all changed pages back, and forgets resident pages of named objects, so that a later `get_named`
-    /// by any client sees them and this client sees others'.
+
+    /// Writes the changed pages of named objects back, and forgets them, so that a later `get_named` by any client
+    /// sees them and this client sees others'.
     pub fn flush(&self) {
-        todo!()
+        lock(&self.named).flush(&self.territory);
     }
+
     /// Whether any of `len` bytes at `address` lie in the region.
-    pub fn is_far(&self, _address: *const u8, _len: usize) -> bool {
-        todo!()
+    pub fn is_far(&self, address: *const u8, len: usize) -> bool {
+        let (start, end) = (address as usize, (address as usize).saturating_add(len));
+        start < self.base + self.bytes && end > self.base && len > 0
     }
+
     /// Whether system calls may be handed far buffers (engine `uffd-thread` under full userfaultfd).
     pub fn serves_system_calls(&self) -> bool {
-        todo!()
+        self.engine.serves_kernel_faults()
     }
+
     /// The engine in use.
     pub fn engine(&self) -> EngineKind {
-        todo!()
+        self.engine.kind()
     }
+
     /// The slaves' links, as machines.csv gives them.
     pub fn links(&self) -> Vec<String> {
-        todo!()
+        self.machines.iter().map(|machine| machine.link.to_string()).collect()
     }
+
     /// Counters and gauges.
     pub fn stats(&self) -> Stats {
-        todo!()
+        let pager = self.pager().stats();
+        let heaps = self.heaps.stats();
+        let extent_pages = EXTENT_BYTES / PAGE_BYTES;
+        Stats {
+            faults: pager.faults,
+            fetch_faults: pager.fetch_faults,
+            pages_fetched: pager.pages_fetched,
+            pages_written: pager.pages_written,
+            pages_evicted: pager.pages_evicted,
+            pages_clean: pager.pages_clean,
+            resident_bytes: (pager.used_pages * PAGE_BYTES) as u64,
+            resident_peak_bytes: (pager.peak_pages * PAGE_BYTES) as u64,
+            budget_bytes: self.budget_bytes,
+            reserved_bytes: (pager.extents * EXTENT_BYTES) as u64,
+            allocated_bytes: heaps.allocated_bytes as u64,
+            metadata_bytes: (page_metadata_bytes(pager.extents * extent_pages) + heaps.metadata_bytes) as u64,
+            fault_p50_ns: pager.fetch_p50_ns,
+            fault_p99_ns: pager.fetch_p99_ns,
+            fault_mean_ns: pager.fault_mean_ns,
+        }
+    }
+
+    /// Flushes and says good-bye to the slaves; the region must not be touched afterwards. Drop does it otherwise.
+    pub fn leave(&self) {
+        // A forked child has the handle but neither the region nor the sessions.
+        if process::id() != self.process || self.left.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        self.flush();
+        self.pager().close(LEAVE_PATIENCE);
     }
 }
 
-/// Why a reallocation failed; the old allocation is untouched.
-#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
-pub enum ReallocError {
-    /// No room.
-    #[error(transparent)]
-    Alloc(#[from] AllocError),
-    /// A wrong pointer.
-    #[error(transparent)]
-    Free(#[from] FreeError),
+impl Drop for Grid {
+    fn drop(&mut self) {
+        self.leave();
+    }
 }

@@ -65,9 +65,27 @@ impl Transport {
         Self { fabric, slaves, kept_alive: Instant::now(), leaving: false }
     }
 
-    /// The first slave whose session is not open yet.
-    pub fn first_unreached(&self) -> Option<SlaveIndex> {
-        (0..self.slaves.len()).find(|&i| !self.fabric.session(PeerIndex(i)).is_open()).map(|i| i as SlaveIndex)
+    /// Sends a message and waits for the answer while nothing else is in flight.
+    pub fn call_alone(&mut self, slave: SlaveIndex, message: &[u8], longest: Duration) -> Option<Vec<u8>> {
+        let (mut answer, mut done, deadline) = (vec![], None, Instant::now() + longest);
+        if !self.start_call(Tag(0), slave, message) {
+            return None;
+        }
+        while done.is_none() && Instant::now() < deadline {
+            self.poll(&mut |_, event| match event {
+                RemoteEvent::Bytes { offset, bytes } => {
+                    answer.resize(answer.len().max(offset + bytes.len()), 0);
+                    answer[offset..offset + bytes.len()].copy_from_slice(bytes);
+                }
+                RemoteEvent::Done { len } => done = Some(Some(len)),
+                RemoteEvent::Failed(_) | RemoteEvent::ReadDone { .. } => done = Some(None),
+            });
+            if done.is_none() {
+                self.idle();
+            }
+        }
+        answer.truncate(done??);
+        Some(answer)
     }
 
     fn begin(&mut self, slave: SlaveIndex, tag: Tag, purpose: Purpose, head: &[u8], body: &[u8]) -> bool {
@@ -77,26 +95,25 @@ impl Transport {
     }
 }
 
-fn page_refs(home: &ExtentHome, page: u32, count: usize) -> [PageRef; MAX_BATCH_PAGES] {
-    let mut refs = [PageRef { extent: home.extent, page }; MAX_BATCH_PAGES];
-    for (index, page_ref) in refs[..count].iter_mut().enumerate() {
-        page_ref.page += index as u32;
-    }
-    refs
+fn page_ref(home: &ExtentHome, page: u32) -> PageRef {
+    PageRef { extent: home.extent, page }
 }
 
 impl Remote for Transport {
     fn start_read(&mut self, tag: Tag, home: &ExtentHome, page: u32, count: usize) -> bool {
         let mut head = [0; READ_REQUEST_MAX_BYTES];
-        let head = encode_read(&page_refs(home, page, count)[..count], &mut head);
+        let mut pages = [page_ref(home, page); MAX_BATCH_PAGES];
+        (0..count).for_each(|i| pages[i].page += i as u32);
+        let head = encode_read(&pages[..count], &mut head);
         self.begin(home.slave, tag, Purpose::Read { count, head: [0; READ_RESPONSE_HEAD_BYTES] }, head, &[])
     }
 
     fn start_write(&mut self, tag: Tag, home: &ExtentHome, page: u32, count: usize, data: &[u8]) -> bool {
         let mut head = [0; WRITE_HEAD_MAX_BYTES];
         let kind = if data.is_empty() { PageKind::Zeros } else { PageKind::Data };
-        let kinds = [kind; MAX_BATCH_PAGES];
-        let head = encode_write_head(&page_refs(home, page, count)[..count], &kinds[..count], &mut head);
+        let mut pages = [(page_ref(home, page), kind); MAX_BATCH_PAGES];
+        (0..count).for_each(|i| pages[i].0.page += i as u32);
+        let head = encode_write_head(&pages[..count], &mut head);
         self.begin(home.slave, tag, Purpose::Write { head: [0; RESPONSE_HEAD_BYTES] }, head, data)
     }
 
@@ -146,7 +163,7 @@ impl Remote for Transport {
     }
 
     fn unreached(&self) -> Option<SlaveIndex> {
-        self.first_unreached()
+        (0..self.slaves.len()).find(|&i| !self.fabric.session(PeerIndex(i)).is_open()).map(|i| i as SlaveIndex)
     }
 }
 

@@ -9,7 +9,7 @@ mod local;
 mod operations;
 mod page_table;
 pub mod remote;
-mod say;
+pub(crate) mod say;
 mod staging;
 pub mod state;
 mod stream;
@@ -77,6 +77,11 @@ pub struct PagerStats {
     pub fetch_p99_ns: u64,
     /// Mean over all faults, evictions included.
     pub fault_mean_ns: u64,
+}
+
+/// Bytes of metadata for so many pages in use.
+pub fn page_metadata_bytes(pages: usize) -> usize {
+    pages * page_table::PageTable::BYTES_PER_PAGE + pages.div_ceil(EXTENT_PAGES) * size_of::<Option<Binding>>()
 }
 
 /// The pager of one region.
@@ -229,10 +234,9 @@ impl Pager {
         }
     }
 
-    /// Writes changed pages of named objects back and forgets them, so that they are read anew.
-    pub fn flush_named(&self) {
-        let extents = self.until(|core| Some(core.local.extents.len()));
-        for extent in 0..extents {
+    /// Writes the changed pages of named objects among these extents back and forgets them, so that they are read anew.
+    pub fn flush_named(&self, extents: std::ops::Range<usize>) {
+        for extent in extents {
             if self.until(|core| Some(core.local.extents[extent].is_some_and(|b| b.named))) {
                 self.flush_extent(extent);
             }
@@ -262,6 +266,21 @@ impl Pager {
         });
     }
 
+    /// The first slave that has not answered yet.
+    pub fn unreached(&self) -> Option<SlaveIndex> {
+        self.until(|core| Some(core.remote.unreached()))
+    }
+
+    /// Says good-bye to all slaves; waits for their answers at most `longest`.
+    pub fn close(&self, longest: Duration) {
+        let started = Instant::now();
+        self.until(|core| {
+            core.remote.close();
+            Some(())
+        });
+        self.until(|core| (core.remote.is_closed() || started.elapsed() > longest).then_some(()));
+    }
+
     /// Waits until no operation is in flight.
     pub fn drain(&self) {
         self.until(|core| (core.local.operations.in_flight() == 0).then_some(()));
@@ -270,11 +289,6 @@ impl Pager {
     /// Counts and gauges.
     pub fn stats(&self) -> PagerStats {
         self.until(|core| Some(core.stats()))
-    }
-
-    /// Where the region starts, and its length in bytes.
-    pub fn region(&self) -> (usize, usize) {
-        self.until(|core| Some((core.local.memory.base() as usize, core.local.table.len() * rum_net::PAGE_BYTES)))
     }
 
     fn wait_for(&self, page: PageNumber, started: Instant) -> FaultOutcome {

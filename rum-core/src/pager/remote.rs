@@ -75,6 +75,16 @@ pub trait Remote: Send + 'static {
     fn idle(&mut self);
     /// Called several times a second: keeps sessions alive, and comes back to slaves that have gone. May allocate.
     fn tick(&mut self) {}
+    /// Starts to say good-bye to all slaves; no operation may follow.
+    fn close(&mut self) {}
+    /// Whether all have answered the good-bye.
+    fn is_closed(&self) -> bool {
+        true
+    }
+    /// The first slave with which no session is open.
+    fn unreached(&self) -> Option<SlaveIndex> {
+        None
+    }
     /// A slave that has forgotten this client since the last call.
     fn take_loss(&mut self) -> Option<(SlaveIndex, RemoteFailure)> {
         None

@@ -256,7 +256,7 @@ fn a_random_program_sees_its_own_memory() {
             match random.random_range(0..100) {
                 0 => {
                     machine.mapped.lock().unwrap().busy = None;
-                    machine.pager.flush_named();
+                    machine.pager.flush_named(0..4);
                 }
                 1 => {
                     let count = random.random_range(1..40).min(3 * EXTENT_PAGES as u32 - at);
@@ -346,13 +346,13 @@ fn a_flushed_named_page_shows_what_another_client_wrote() {
     let machine = Machine::new(5, 64);
     machine.bind(0, true, true);
     machine.access(7, |bytes| bytes[0] = 1);
-    machine.pager.flush_named();
+    machine.pager.flush_named(0..4);
     assert_eq!(machine.slave.lock().unwrap().pages[&(100, 7)][0], 1);
     machine.slave.lock().unwrap().pages.get_mut(&(100, 7)).unwrap()[0] = 2;
     machine.access(7, |bytes| {
         assert_eq!(bytes[0], 2);
         bytes[0] = 3;
     });
-    machine.pager.flush_named();
+    machine.pager.flush_named(0..4);
     assert_eq!(machine.slave.lock().unwrap().pages[&(100, 7)][0], 3, "a write after a flush was lost");
 }

@@ -4,6 +4,7 @@ use super::{
     Port,
     dpdk::{DpdkError, DpdkOptions, DpdkPort},
     spec::PortSpec,
+    vhost_user::{ConnectError, VhostClientPort},
 };
 
 /// Why a client's port could not be opened, in one line.
@@ -12,15 +13,29 @@ pub enum OpenError {
     /// A DPDK port.
     #[error(transparent)]
     Dpdk(#[from] DpdkError),
+    /// A vhost-user port.
+    #[error(transparent)]
+    Vhost(#[from] ConnectError),
     /// A link of a kind that this build does not have.
-    #[error("{0}: not built in yet")]
+    #[error("{0}: vhost-listen comes later; use vhost:PATH")]
     NotBuiltIn(PortSpec),
+}
+
+impl OpenError {
+    /// Whether it may go away by itself: the slave may be starting.
+    pub fn may_pass(&self) -> bool {
+        matches!(
+            self,
+            Self::Vhost(ConnectError::NotServed(_) | ConnectError::NoSuchPath(_) | ConnectError::NoAnswer(_))
+        )
+    }
 }
 
 /// Opens `spec` for a client. Never takes another transport than the one named.
 pub fn open_client(spec: &PortSpec) -> Result<Box<dyn Port>, OpenError> {
     match spec {
-        PortSpec::Vhost(_) | PortSpec::VhostListen(_) => Err(OpenError::NotBuiltIn(spec.clone())),
+        PortSpec::Vhost(path) => Ok(Box::new(VhostClientPort::connect(path)?)),
+        PortSpec::VhostListen(_) => Err(OpenError::NotBuiltIn(spec.clone())),
         PortSpec::AfPacket(_) | PortSpec::AfXdp(_) | PortSpec::Pci(_) | PortSpec::Vdev(_) => {
             Ok(Box::new(DpdkPort::open(spec, &DpdkOptions::default())?))
         }

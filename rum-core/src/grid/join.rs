@@ -1,0 +1,153 @@
+//! Joining a grid.
+
+use std::{
+    process,
+    sync::{Arc, Mutex, atomic::AtomicBool},
+    time::{Duration, Instant},
+};
+
+use rum_net::{
+    EXTENT_BYTES, PAGE_BYTES,
+    fabric::Fabric,
+    port::{Port, open::OpenError},
+    rpc::Incarnation,
+    wire::message::{REQUEST_HEAD_BYTES, Stat, encode_stat},
+};
+
+use super::{
+    Grid,
+    heap::{Heaps, Territory},
+    keeper::Keeper,
+    named::NamedObjects,
+    placement::Placement,
+    space::{Owners, Space},
+    transport::{MAX_REQUEST_BYTES, Transport},
+    types::JoinError,
+};
+use crate::{
+    config::{Config, Machine},
+    fault::{self, EngineKind},
+    pager::{MIN_BUDGET_PAGES, Pager, remote::Remote},
+};
+
+/// A slave that does not answer is waited for this long.
+const REACH_PATIENCE: Duration = Duration::from_secs(3);
+/// The region's size: room for what the grid has now, several times, and for what may join.
+const MIN_REGION_BYTES: usize = 64 << 30;
+const MAX_REGION_BYTES: usize = 1 << 40;
+/// Frames of the staging area: addresses only, physical pages are within the budget.
+const FRAMES: usize = 1024;
+
+/// Ports that are open already, one for each machine, instead of those that machines.csv names.
+pub type OpenPorts = Vec<Box<dyn Port>>;
+
+impl Grid {
+    /// Joins over ports that are open already, one for each machine: for grids in one process.
+    pub fn join_over(config: Config, ports: OpenPorts) -> Result<Self, JoinError> {
+        assert_eq!(ports.len(), config.machines.len(), "one port a machine");
+        let mut fabric = Fabric::new(Incarnation(rand::random()));
+        for (machine, port) in config.machines.iter().zip(ports) {
+            fabric.add_peer_on(port, machine.mac, MAX_REQUEST_BYTES);
+        }
+        finish(config, fabric)
+    }
+}
+
+pub fn join(config: Config) -> Result<Grid, JoinError> {
+    let mut fabric = Fabric::new(Incarnation(rand::random()));
+    let deadline = Instant::now() + REACH_PATIENCE;
+    for machine in &config.machines {
+        attach(&mut fabric, machine, deadline)?;
+    }
+    finish(config, fabric)
+}
+
+/// Opens the way to a slave, which may be starting at the same time.
+fn attach(fabric: &mut Fabric, machine: &Machine, deadline: Instant) -> Result<(), JoinError> {
+    loop {
+        let error = match fabric.add_peer(&machine.link, machine.mac, MAX_REQUEST_BYTES) {
+            Ok(_) => return Ok(()),
+            Err(error) => error,
+        };
+        if !error.may_pass() || Instant::now() >= deadline {
+            return Err(unreachable(machine, error));
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+fn unreachable(machine: &Machine, error: OpenError) -> JoinError {
+    if error.may_pass() {
+        return JoinError::Unreachable { link: machine.link.to_string(), waited: REACH_PATIENCE };
+    }
+    JoinError::Link { link: machine.link.to_string(), why: error.to_string() }
+}
+
+/// Waits until every slave has answered.
+fn reach_all(transport: &mut Transport, machines: &[Machine]) -> Result<(), JoinError> {
+    let deadline = Instant::now() + REACH_PATIENCE;
+    while let Some(slave) = transport.unreached() {
+        transport.poll(&mut |_, _| {});
+        if Instant::now() >= deadline {
+            let link = machines[slave as usize].link.to_string();
+            return Err(JoinError::Unreachable { link, waited: REACH_PATIENCE });
+        }
+        transport.idle();
+    }
+    Ok(())
+}
+
+fn finish(config: Config, fabric: Fabric) -> Result<Grid, JoinError> {
+    let client = fabric.incarnation();
+    let mut transport = Transport::new(fabric);
+    reach_all(&mut transport, &config.machines)?;
+    let capacity = transport.capacity_extents(&config.machines)? * EXTENT_BYTES;
+    let region_bytes = capacity.saturating_mul(4).clamp(MIN_REGION_BYTES, MAX_REGION_BYTES);
+    let (memory, pending) = fault::start(config.engine, region_bytes, FRAMES)?;
+    let base = memory.base() as usize;
+    let budget_pages = (config.local_budget_bytes as usize / PAGE_BYTES).max(MIN_BUDGET_PAGES);
+    let own_threads = 1 + u64::from(pending.kind() == EngineKind::UffdThread);
+    let pager = Pager::new(memory, Box::new(transport), budget_pages, own_threads);
+    let engine = pending.run(pager.clone());
+    let keeper = Keeper::start(pager.clone())?;
+    let extents = region_bytes / EXTENT_BYTES;
+    let territory = Arc::new(Territory {
+        pager,
+        placement: Placement::new(&config.machines),
+        space: Mutex::new(Space::new(extents)),
+        owners: Owners::new(extents),
+        client,
+        region_bytes,
+    });
+    Ok(Grid {
+        heaps: Heaps::new(&territory, config.machines.len()),
+        territory,
+        named: Mutex::new(NamedObjects::default()),
+        machines: config.machines,
+        base,
+        bytes: region_bytes,
+        budget_bytes: (budget_pages * PAGE_BYTES) as u64,
+        process: process::id(),
+        left: AtomicBool::new(false),
+        _keeper: keeper,
+        engine,
+    })
+}
+
+impl Transport {
+    /// Asks every slave how much memory it serves.
+    fn capacity_extents(&mut self, machines: &[Machine]) -> Result<usize, JoinError> {
+        let mut capacity = 0;
+        for (slave, machine) in machines.iter().enumerate() {
+            let link = || machine.link.to_string();
+            let mut message = [0; REQUEST_HEAD_BYTES];
+            let answer = self
+                .call_alone(slave as u16, encode_stat(&mut message), REACH_PATIENCE)
+                .ok_or_else(|| JoinError::Unreachable { link: link(), waited: REACH_PATIENCE })?;
+            let stat = Stat::decode_response(&answer)
+                .map_err(|error| JoinError::Protocol { link: link(), why: error.to_string() })?;
+            capacity += stat.capacity_extents as usize;
+        }
+        Ok(capacity)
+    }
+}

@@ -1,0 +1,58 @@
+//! The thread that keeps the client's sessions alive while the program does not fault.
+
+use std::{
+    io,
+    sync::{Arc, Condvar, Mutex},
+    thread::{self, JoinHandle},
+    time::Duration,
+};
+
+use nix::sys::signal::SigSet;
+
+use super::lock;
+use crate::pager::Pager;
+
+const PERIOD: Duration = Duration::from_millis(250);
+
+/// Ends its thread at drop.
+pub struct Keeper {
+    stop: Arc<(Mutex<bool>, Condvar)>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Keeper {
+    /// Starts to call `Pager::tick` now and then.
+    pub fn start(pager: Arc<Pager>) -> io::Result<Self> {
+        let stop = Arc::new((Mutex::new(false), Condvar::new()));
+        let signal = stop.clone();
+        // The program's signals are for its own threads.
+        let previous = SigSet::all().thread_swap_mask(nix::sys::signal::SigmaskHow::SIG_SETMASK)?;
+        let thread = thread::Builder::new().name("rum-keeper".into()).spawn(move || keep(&pager, &signal));
+        previous.thread_set_mask()?;
+        Ok(Self { stop, thread: Some(thread?) })
+    }
+}
+
+fn keep(pager: &Pager, (stop, changed): &(Mutex<bool>, Condvar)) {
+    let mut stopped = lock(stop);
+    while !*stopped {
+        drop(stopped);
+        pager.tick();
+        let waited = changed.wait_timeout_while(lock(stop), PERIOD, |stopped| !*stopped);
+        stopped = match waited {
+            Ok((guard, _)) => guard,
+            Err(poisoned) => poisoned.into_inner().0,
+        };
+    }
+}
+
+impl Drop for Keeper {
+    fn drop(&mut self) {
+        *lock(&self.stop.0) = true;
+        self.stop.1.notify_all();
+        if let Some(thread) = self.thread.take() {
+            // A panic of the keeper has aborted the process already.
+            let _ = thread.join();
+        }
+    }
+}

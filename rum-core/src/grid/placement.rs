@@ -1,0 +1,85 @@
+//! Which slave holds which shard, and which extent falls to which shard.
+
+use rum_net::rpc::Incarnation;
+use xxhash_rust::xxh3::xxh3_64_with_seed;
+
+use crate::{config::Machine, pager::remote::SlaveIndex};
+
+/// Shards in a grid.
+pub const SHARDS: u64 = 64;
+
+/// Ranks the slaves for each shard by rendezvous hashing (Thaler and Ravishankar, "Using name-based mappings to
+/// increase hit rates", 1998): when a slave is added or removed, only its own shards move.
+pub struct Placement {
+    slaves: Vec<u64>,
+}
+
+impl Placement {
+    /// A placement over the slaves of machines.csv.
+    pub fn new(machines: &[Machine]) -> Self {
+        let slaves = machines.iter().map(|m| xxh3_64_with_seed(m.ip.as_bytes(), xxh3_64_with_seed(&m.mac.0, 0)));
+        Self { slaves: slaves.collect() }
+    }
+
+    /// The shard of a client's extent.
+    pub fn extent_shard(client: Incarnation, extent: usize) -> u64 {
+        xxh3_64_with_seed(&client.0.to_le_bytes(), extent as u64) % SHARDS
+    }
+
+    /// The shard of a named object.
+    pub fn name_shard(hash: &[u8; 32]) -> u64 {
+        xxh3_64_with_seed(hash, 0) % SHARDS
+    }
+
+    /// All slaves, the one that a shard belongs to first.
+    pub fn ranking(&self, shard: u64) -> Vec<SlaveIndex> {
+        let mut ranking: Vec<SlaveIndex> = (0..self.slaves.len() as SlaveIndex).collect();
+        ranking.sort_by_key(|&slave| {
+            let weight = xxh3_64_with_seed(&shard.to_le_bytes(), self.slaves[slave as usize]);
+            (std::cmp::Reverse(weight), slave)
+        });
+        ranking
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+
+    use rum_net::port::MacAddr;
+
+    use super::*;
+
+    fn machines(count: u8) -> Vec<Machine> {
+        (1..=count)
+            .map(|n| Machine {
+                ip: format!("10.0.0.{n}"),
+                mac: MacAddr([2, 0, 0, 0, 0, n]),
+                link: format!("vhost:/s{n}").parse().unwrap(),
+                name: None,
+                memory_bytes: None,
+            })
+            .collect()
+    }
+
+    #[test]
+    fn removing_a_slave_moves_only_its_shards() {
+        let (five, four) = (Placement::new(&machines(5)), Placement::new(&machines(4)));
+        for shard in 0..SHARDS {
+            let ranking = five.ranking(shard);
+            let without: Vec<_> = ranking.into_iter().filter(|&slave| slave != 4).collect();
+            assert_eq!(without, four.ranking(shard));
+        }
+    }
+
+    #[test]
+    fn every_slave_gets_its_share() {
+        let placement = Placement::new(&machines(3));
+        let mut counts = HashMap::new();
+        for extent in 0..3000 {
+            let shard = Placement::extent_shard(Incarnation(77), extent);
+            *counts.entry(placement.ranking(shard)[0]).or_insert(0) += 1;
+        }
+        assert!(counts.len() == 3 && counts.values().all(|&count| count > 500), "{counts:?}");
+    }
+}
