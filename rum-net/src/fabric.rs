@@ -55,7 +55,12 @@ impl Fabric {
 
     /// Adds the slave with the address `mac` behind `spec`, and starts to open a session with it. A port is opened once,
     /// however many slaves are behind it. Requests to the slave may have `max_request_bytes`.
-    pub fn add_peer(&mut self, spec: &PortSpec, mac: MacAddr, max_request_bytes: usize) -> Result<PeerIndex, OpenError> {
+    pub fn add_peer(
+        &mut self,
+        spec: &PortSpec,
+        mac: MacAddr,
+        max_request_bytes: usize,
+    ) -> Result<PeerIndex, OpenError> {
         let point_to_point = matches!(spec, PortSpec::Vhost(_));
         let attachment = match self.attachments.iter().position(|a| a.spec == *spec && !point_to_point) {
             Some(attachment) => attachment,
@@ -159,8 +164,7 @@ impl Fabric {
             let Ok(port) = open_client(&attachment.spec) else { continue };
             attachment.port = port;
             for peer in self.peers.iter_mut().filter(|peer| peer.attachment == index) {
-                peer.header =
-                    EthernetHeader { destination: peer.address.mac, source: attachment.port.mac() }.encode();
+                peer.header = EthernetHeader { destination: peer.address.mac, source: attachment.port.mac() }.encode();
                 peer.client.keep_alive(Instant::now());
             }
         }

@@ -138,7 +138,12 @@ impl Grid {
     }
 
     /// As `realloc`, for an allocation with this alignment, which is kept.
-    pub fn realloc_aligned(&self, pointer: NonNull<u8>, size: usize, align: usize) -> Result<NonNull<u8>, ReallocError> {
+    pub fn realloc_aligned(
+        &self,
+        pointer: NonNull<u8>,
+        size: usize,
+        align: usize,
+    ) -> Result<NonNull<u8>, ReallocError> {
         let offset = self.offset(pointer)?;
         let not_allocated = || FreeError::NotAllocated(pointer.as_ptr() as usize);
         let heap = self.heap_of(offset).ok_or_else(not_allocated)?;

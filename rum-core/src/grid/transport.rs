@@ -28,8 +28,13 @@ const KEEP_ALIVE: Duration = Duration::from_secs(1);
 #[derive(Clone, Copy)]
 enum Purpose {
     /// The head of the response is copied here as it comes.
-    Read { count: usize, head: [u8; READ_RESPONSE_HEAD_BYTES] },
-    Write { head: [u8; RESPONSE_HEAD_BYTES] },
+    Read {
+        count: usize,
+        head: [u8; READ_RESPONSE_HEAD_BYTES],
+    },
+    Write {
+        head: [u8; RESPONSE_HEAD_BYTES],
+    },
     Call,
 }
 
