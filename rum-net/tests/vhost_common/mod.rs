@@ -4,7 +4,7 @@
 use std::{
     path::Path,
     sync::{
-        Arc,
+        Arc, Mutex,
         atomic::{AtomicBool, Ordering},
     },
     thread::JoinHandle,
@@ -19,6 +19,23 @@ use rum_net::port::{
 /// A fresh directory for sockets.
 pub fn socket_dir() -> tempfile::TempDir {
     tempfile::Builder::new().prefix("rum-vhost-").tempdir().unwrap()
+}
+
+const CHILD_SOCKET: &str = "RUM_TEST_VHOST_SOCKET";
+
+/// In a child process of a test: the socket it is to connect to.
+pub fn child_socket() -> Option<std::path::PathBuf> {
+    std::env::var_os(CHILD_SOCKET).map(Into::into)
+}
+
+/// Runs this test program's test `child` in a process of its own.
+pub fn spawn_child(socket: &Path) -> std::process::Child {
+    std::process::Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "child", "--nocapture", "--test-threads=1"])
+        .env(CHILD_SOCKET, socket)
+        .stdout(std::process::Stdio::null())
+        .spawn()
+        .unwrap()
 }
 
 /// An Ethernet frame of `len` bytes whose contents follow from `seed`.
@@ -67,6 +84,15 @@ pub fn try_echo(port: &mut VhostClientPort, packet: &[u8], patience: Duration) -
     }
 }
 
+/// Waits until something holds.
+pub fn await_that(what: &str, mut holds: impl FnMut() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(30);
+    while !holds() {
+        assert!(Instant::now() < deadline, "never: {what}");
+        std::thread::yield_now();
+    }
+}
+
 /// One turn of a slave that sends back what it gets, on the link it came by.
 pub struct Echo {
     packets: Vec<(LinkId, usize)>,
@@ -80,6 +106,11 @@ impl Default for Echo {
 }
 
 impl Echo {
+    /// The packets of the last turn: their links and lengths.
+    pub fn packets(&self) -> &[(LinkId, usize)] {
+        &self.packets
+    }
+
     /// Receives and answers; says how many.
     pub fn turn(&mut self, port: &mut VhostListenPort) -> usize {
         let (packets, bytes) = (&mut self.packets, &mut self.bytes);
@@ -104,6 +135,7 @@ impl Echo {
 /// A thread that runs an echoing slave: polls a while, then sleeps.
 pub struct EchoSlave {
     stop: Arc<AtomicBool>,
+    stats: Arc<Mutex<VhostStats>>,
     thread: Option<JoinHandle<VhostStats>>,
 }
 
@@ -116,19 +148,27 @@ impl EchoSlave {
         let mut port = VhostListenPort::bind(path, options).unwrap();
         let stop = Arc::new(AtomicBool::new(false));
         let told = stop.clone();
+        let stats = Arc::new(Mutex::new(VhostStats::default()));
+        let shown = stats.clone();
         let thread = std::thread::spawn(move || {
             let mut echo = Echo::default();
             let mut idle = 0;
             while !told.load(Ordering::Acquire) {
                 idle = if echo.turn(&mut port) > 0 { 0 } else { idle + 1 };
                 port.link_changes(&mut |_, _| {});
+                *shown.lock().unwrap() = port.stats();
                 if idle > 20 {
                     port.wait(Duration::from_millis(20), None).unwrap();
                 }
             }
             port.stats()
         });
-        Self { stop, thread: Some(thread) }
+        Self { stop, stats, thread: Some(thread) }
+    }
+
+    /// What the port counts, as of its last turn.
+    pub fn stats(&self) -> VhostStats {
+        *self.stats.lock().unwrap()
     }
 
     pub fn stop(mut self) -> VhostStats {

@@ -210,6 +210,11 @@ impl VhostListenPort {
         self.slots.iter().flatten().filter(|connection| connection.device.is_some()).count()
     }
 
+    /// Connections, those in their handshake included.
+    pub fn connections(&self) -> usize {
+        self.slots.len() - self.free_slots.len()
+    }
+
     fn slot_of(link: LinkId) -> u16 {
         link.0 as u16
     }
@@ -275,8 +280,7 @@ impl VhostListenPort {
     }
 
     fn admit(&mut self, socket: UnixStream) {
-        let in_use = self.slots.len() - self.free_slots.len();
-        if in_use >= self.options.max_clients || socket.set_nonblocking(true).is_err() {
+        if self.connections() >= self.options.max_clients || socket.set_nonblocking(true).is_err() {
             self.stats.refused += 1;
             return;
         }
@@ -562,6 +566,8 @@ impl Port for VhostListenPort {
     fn wait(&mut self, timeout: Duration, wake: Option<RawFd>) -> io::Result<()> {
         self.flush();
         self.handle_events();
+        // Kicks from here on are seen by the next `receive`, however this ends.
+        self.polls_to_events = 0;
         let mut busy = !self.changes.is_empty();
         for position in (0..self.polled.len()).rev() {
             busy |= self.rest(self.polled[position]);
@@ -574,11 +580,7 @@ impl Port for VhostListenPort {
             fds[1].fd = wake;
         }
         let timeout = if self.negotiating > 0 { timeout.min(self.options.handshake_timeout) } else { timeout };
-        notify::poll(&mut fds, timeout)?;
-        if fds[0].revents != 0 {
-            self.handle_events();
-        }
-        Ok(())
+        notify::poll(&mut fds, timeout)
     }
 
     fn link_changes(&mut self, sink: &mut dyn FnMut(LinkId, bool)) {
