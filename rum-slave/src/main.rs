@@ -4,8 +4,14 @@
 use std::{fs, io::Write, process::ExitCode, time::Duration};
 
 use clap::Parser;
-use rum_net::port::spec::PortSpec;
-use rum_slave::{Options, Slave, port, server::End, stop::stop, units};
+use rum_net::port::{inject::Faults, spec::PortSpec};
+use rum_slave::{
+    Options, Slave,
+    port::{self, PortOptions},
+    server::End,
+    stop::stop,
+    units,
+};
 use tracing_subscriber::EnvFilter;
 
 /// Serves a part of this machine's memory to RUM's clients.
@@ -27,6 +33,9 @@ struct Arguments {
     /// Take a network interface even if this machine's default route leaves by it.
     #[arg(long)]
     force: bool,
+    /// For tests: lose, double, reorder or damage packets, such as loss=0.01,dup=0.01,corrupt=0.01,seed=7.
+    #[arg(long, value_name = "FAULTS")]
+    inject: Option<Faults>,
 }
 
 fn main() -> ExitCode {
@@ -52,7 +61,8 @@ fn serve(arguments: Arguments) -> Result<ExitCode, String> {
     // Before the port opens, so that a signal from then on removes its socket.
     let (stopper, stop) = stop().map_err(|error| error.to_string())?;
     stopper.on_signals().map_err(|error| error.to_string())?;
-    let ports: Result<Vec<_>, _> = arguments.ports.iter().map(|spec| port::open(spec, arguments.force)).collect();
+    let port_options = PortOptions { force: arguments.force, faults: arguments.inject };
+    let ports: Result<Vec<_>, _> = arguments.ports.iter().map(|spec| port::open(spec, port_options)).collect();
     let ports = ports.map_err(|error| error.to_string())?;
     let options = Options { name: arguments.name, lease: arguments.lease, ..Options::new(arguments.memory) };
     let mut slave = Slave::new(ports, options).map_err(|error| error.to_string())?;

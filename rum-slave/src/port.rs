@@ -3,6 +3,7 @@
 use rum_net::port::{
     Port,
     dpdk::{DpdkError, DpdkOptions, DpdkPort},
+    inject::{Faults, Inject},
     spec::PortSpec,
     vhost_user::{BindError, ListenOptions, VhostListenPort},
 };
@@ -23,16 +24,32 @@ pub enum PortError {
     Dpdk(#[from] DpdkError),
 }
 
-/// Opens a port for serving: vhost-user sockets are created, whoever connects. `force` takes an interface even if the
-/// default route leaves by it. Never takes another transport than the one named.
-pub fn open(spec: &PortSpec, force: bool) -> Result<Box<dyn Port>, PortError> {
+/// How to open a port.
+#[derive(Clone, Copy, PartialEq, Debug, Default)]
+pub struct PortOptions {
+    /// Take an interface even if the default route leaves by it.
+    pub force: bool,
+    /// Faults to put in front of the port, for tests.
+    pub faults: Option<Faults>,
+}
+
+/// Opens a port for serving; a vhost-user socket is created. Never takes another transport than the one named.
+pub fn open(spec: &PortSpec, options: PortOptions) -> Result<Box<dyn Port>, PortError> {
     match spec {
         PortSpec::Vhost(path) | PortSpec::VhostListen(path) => {
             let port = VhostListenPort::bind(path, ListenOptions::default());
-            Ok(Box::new(port.map_err(|why| PortError::Vhost { port: spec.clone(), why })?))
+            Ok(boxed(port.map_err(|why| PortError::Vhost { port: spec.clone(), why })?, options.faults))
         }
         PortSpec::AfPacket(_) | PortSpec::AfXdp(_) | PortSpec::Pci(_) | PortSpec::Vdev(_) => {
-            Ok(Box::new(DpdkPort::open(spec, &DpdkOptions { force, ..DpdkOptions::default() })?))
+            let dpdk = DpdkOptions { force: options.force, ..DpdkOptions::default() };
+            Ok(boxed(DpdkPort::open(spec, &dpdk)?, options.faults))
         }
+    }
+}
+
+fn boxed<P: Port + 'static>(port: P, faults: Option<Faults>) -> Box<dyn Port> {
+    match faults {
+        Some(faults) => Box::new(Inject::new(port, faults)),
+        None => Box::new(port),
     }
 }

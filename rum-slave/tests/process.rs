@@ -175,6 +175,33 @@ fn flood() {
     }
 }
 
+/// Lesson 8: packets that are lost, doubled, reordered and damaged cost time, nothing else; each write runs once.
+#[test]
+fn a_bad_network_is_only_slower() {
+    let directory = directory();
+    let faults = "loss=0.05,dup=0.05,reorder=0.05,corrupt=0.02,truncate=0.02,delay=0.02,seed=7";
+    let slave = SlaveProcess::start(&directory.path().join("s"), &["-m", "64M", "--inject", faults]);
+    assert!(slave.ready_line.contains("seed=7"), "faults are never silent: {}", slave.ready_line);
+    let mut client = slave.connect();
+    let extents = client.reserve(4).unwrap();
+    let contents: Vec<_> = (0..1024).map(pattern).collect();
+    let place = |i: usize| page(extents[i % 4], (i / 4) as u32);
+    for batch in (0..1024).step_by(16) {
+        let writes: Vec<_> = (batch..batch + 16).map(|i| (place(i), &contents[i])).collect();
+        client.write(&writes).unwrap();
+    }
+    for batch in (0..1024).step_by(16) {
+        let pages: Vec<_> = (batch..batch + 16).map(place).collect();
+        assert_eq!(client.read(&pages).unwrap(), contents[batch..batch + 16]);
+    }
+    client.release(&extents[..2]).unwrap();
+    assert_eq!(client.stat().reserved_extents, 2, "releases ran once each");
+    client.bye().unwrap();
+    slave.signal(Signal::SIGTERM);
+    let (_, rest) = slave.wait();
+    assert!(rest.contains("1 clients, 132 requests (0 refused), 1024 pages read, 1024 written"), "{rest}");
+}
+
 #[test]
 fn bad_arguments_are_one_clear_line_and_exit_code_2() {
     let directory = directory();
@@ -183,7 +210,7 @@ fn bad_arguments_are_one_clear_line_and_exit_code_2() {
     let file = directory.path().join("file");
     fs::write(&file, "kept").unwrap();
     let file = format!("vhost:{}", file.display());
-    let cases: [(&[&str], &str); 10] = [
+    let cases: [(&[&str], &str); 11] = [
         (&[], "--port <LINK>"),
         (&["--port", &socket], "--memory <SIZE>"),
         (&["--port", "tcp:1", "-m", "64M"], "expected vhost:PATH"),
@@ -192,6 +219,7 @@ fn bad_arguments_are_one_clear_line_and_exit_code_2() {
         (&["--port", &socket, "-m", "64M", "--lease", "soon"], "such as 10s"),
         (&["--port", &socket, "-m", "64M", "--lease", "0s"], "100ms or more"),
         (&["--port", &socket, "-m", "64M", "--bogus"], "--bogus"),
+        (&["--port", &socket, "-m", "64M", "--inject", "loss=2"], "expected loss=P"),
         (&["--port", &missing, "-m", "64M"], "no such directory"),
         (&["--port", &file, "-m", "64M"], "not a socket"),
     ];
