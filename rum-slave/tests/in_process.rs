@@ -7,7 +7,7 @@ use std::time::Duration;
 use rum_net::{
     EXTENT_BYTES,
     port::memory::{MemoryHub, MemoryPort},
-    wire::message::{OpenNameRefusal, ResponseError, Status},
+    wire::message::{OpenNameRefusal, READ_REQUEST_MAX_BYTES, ResponseError, Status, encode_read},
 };
 use rum_slave::{Options, Slave, SlaveHandle};
 use support::{Reset, TestClient, page, pattern, wait_for};
@@ -137,15 +137,16 @@ fn a_client_that_takes_no_answers_harms_nobody() {
         deaf.write(&[(page(extent, i), &pattern(1))]).unwrap();
     }
     let pages: Vec<_> = (0..32).map(|i| page(extent, i)).collect();
-    let mut buffer = [0; 392];
-    let read = rum_net::wire::message::encode_read(&pages, &mut buffer);
+    let mut buffer = [0; READ_REQUEST_MAX_BYTES];
+    let read = encode_read(&pages, &mut buffer);
     while deaf.begin(read, &[]) {}
-    deaf.send_only();
+    // More than any queue to a client holds.
+    (0..10_000).for_each(|_| deaf.keep_alive());
     let mut client = connect(&hub);
     let mine = client.reserve(1).unwrap()[0];
     for i in 0..200 {
         client.write(&[(page(mine, i), &pattern(u64::from(i)))]).unwrap();
-        deaf.send_only();
+        deaf.keep_alive();
     }
     for i in 0..200 {
         assert_eq!(client.read(&[page(mine, i)]).unwrap(), [pattern(u64::from(i))]);

@@ -137,6 +137,12 @@ impl TestClient {
         port.flush();
     }
 
+    /// Sends something that the slave answers, and takes no answer.
+    pub fn keep_alive(&mut self) {
+        self.rpc.keep_alive(Instant::now());
+        self.send_only();
+    }
+
     /// Starts a request; `false` when there is no room for another.
     pub fn begin(&mut self, head: &[u8], body: &[u8]) -> bool {
         self.rpc.request(Instant::now(), head, body).is_ok()
