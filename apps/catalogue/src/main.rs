@@ -130,8 +130,8 @@ fn join() -> Result<Grid, JoinError> {
     }
     config.engine = Some(EngineKind::UffdInline);
     match Grid::join(config.clone()) {
-        Err(JoinError::Engine { engine, why }) => {
-            eprintln!("catalogue: {engine} is not to be had ({why}): taking the best other engine");
+        Err(JoinError::Engine(error)) => {
+            eprintln!("catalogue: {error}: taking the best other engine");
             config.engine = None;
             Grid::join(config)
         }
