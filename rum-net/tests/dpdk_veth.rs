@@ -3,27 +3,30 @@
 //! EAL starts once a process and a port sees the namespace of its process, so each end is this test program again,
 //! under `ip netns exec`, with its part named in the environment.
 
+mod support;
+
 use std::{
     env,
     io::{BufRead, BufReader, Read},
     os::fd::AsRawFd,
     process::{Child, ChildStdin, Command, Stdio},
-    sync::atomic::{AtomicU32, Ordering},
     thread,
     time::{Duration, Instant},
 };
 
 use nix::{
+    sched::{CpuSet, sched_getaffinity, sched_setaffinity},
     sys::{
         socket::{AddressFamily, MsgFlags, SockFlag, SockType, sendto, socket},
         wait::{WaitStatus, waitpid},
     },
-    unistd::{ForkResult, Uid, fork, geteuid, setresuid},
+    unistd::{ForkResult, Pid, Uid, fork, setresuid},
 };
 use rum_net::port::{
     LinkId, MacAddr, Port, TransmitError,
     dpdk::{DpdkError, DpdkOptions, DpdkPort},
 };
+use support::namespaces::{Namespaces, ip, is_root};
 
 const ROLE: &str = "RUM_TEST_DPDK_ROLE";
 const PORT: &str = "RUM_TEST_DPDK_PORT";
@@ -42,76 +45,7 @@ const SPIN: Duration = Duration::from_micros(100);
 /// How much later.
 const LATER: Duration = Duration::from_millis(60);
 
-// ---- the two namespaces, seen from the test ----
-
-/// Two namespaces, `left` and `right`, each with one end of a veth pair, `rum0`; removed when dropped.
-struct Namespaces {
-    left: String,
-    right: String,
-}
-
-impl Namespaces {
-    fn new(mtu: usize) -> Self {
-        static COUNT: AtomicU32 = AtomicU32::new(0);
-        let unique = format!("rumtest-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
-        let names = Self { left: format!("{unique}-l"), right: format!("{unique}-r") };
-        for namespace in [&names.left, &names.right] {
-            ip(&["netns", "add", namespace]);
-            // No router solicitations or neighbour discovery among the test's packets.
-            let off = "net.ipv6.conf.default.disable_ipv6=1";
-            run(Command::new("ip").args(["netns", "exec", namespace, "sysctl", "-qw", off]));
-        }
-        let mtu = mtu.to_string();
-        ip(&[
-            "-n",
-            &names.left,
-            "link",
-            "add",
-            "rum0",
-            "mtu",
-            &mtu,
-            "type",
-            "veth",
-            "peer",
-            "name",
-            "rum0",
-            "mtu",
-            &mtu,
-            "netns",
-            &names.right,
-        ]);
-        for namespace in [&names.left, &names.right] {
-            ip(&["-n", namespace, "link", "set", "rum0", "up"]);
-        }
-        names
-    }
-}
-
-impl Drop for Namespaces {
-    fn drop(&mut self) {
-        for namespace in [&self.left, &self.right] {
-            // The veth pair goes with them.
-            let _ = Command::new("ip").args(["netns", "del", namespace]).status();
-        }
-    }
-}
-
-fn ip(arguments: &[&str]) {
-    run(Command::new("ip").args(arguments));
-}
-
-fn run(command: &mut Command) {
-    let output = command.output().expect("ip is installed");
-    assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
-}
-
-/// Whether to go on; otherwise says why the test is skipped.
-fn is_root() -> bool {
-    if !geteuid().is_root() {
-        println!("skipped: needs root, for network namespaces and packet sockets");
-    }
-    geteuid().is_root()
-}
+// ---- the tests, which start two processes each ----
 
 /// This program again in `namespace`, playing `role` on `port`.
 struct Player {
@@ -733,8 +667,27 @@ fn play_unprivileged() {
     assert!(matches!(error, DpdkError::Permission { capability: "CAP_NET_RAW", .. }), "{error}");
     let error = try_open_as("af_xdp:rum0", &DpdkOptions::default()).err().expect("refused");
     assert!(matches!(error, DpdkError::Permission { .. }), "{error}");
+    // On one CPU only, as a program may be.
+    let this_thread = Pid::from_raw(0);
+    let allowed = sched_getaffinity(this_thread).expect("allowed");
+    let last = (0..CpuSet::count()).rfind(|&cpu| allowed.is_set(cpu).expect("in range")).expect("one");
+    let mut one = CpuSet::new();
+    one.set(last).expect("in range");
+    sched_setaffinity(this_thread, &one).expect("allowed");
     let mut port = try_open_as("vdev:net_ring0", &DpdkOptions::default()).unwrap_or_else(|error| panic!("{error}"));
+    assert_eq!(sched_getaffinity(this_thread).expect("allowed"), one);
     loop_back(&mut port);
+}
+
+/// The blocked signals of the thread that EAL started.
+fn signals_blocked_by_eal() -> u64 {
+    let is_eal =
+        |task: &std::path::Path| std::fs::read_to_string(task.join("comm")).is_ok_and(|name| name.starts_with("eal-"));
+    let mut tasks = std::fs::read_dir("/proc/self/task").expect("proc").map(|entry| entry.expect("a task").path());
+    let task = tasks.find(|task| is_eal(task)).expect("EAL has a thread");
+    let status = std::fs::read_to_string(task.join("status")).expect("alive");
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigBlk:")).expect("has a mask");
+    u64::from_str_radix(mask.trim(), 16).expect("hexadecimal")
 }
 
 /// A device that gives back what it is sent.
@@ -749,7 +702,12 @@ fn loop_back(port: &mut DpdkPort) {
 }
 
 fn play_vdev() {
+    let affinity = || sched_getaffinity(Pid::from_raw(0)).expect("allowed");
+    let before = affinity();
     let mut port = open();
+    assert_eq!(affinity(), before);
+    let term_and_int = 1 << (nix::libc::SIGTERM - 1) | 1 << (nix::libc::SIGINT - 1);
+    assert_eq!(signals_blocked_by_eal() & term_and_int, term_and_int, "the program's handlers must not run there");
     loop_back(&mut port);
     assert_eq!(port.poll_fd(), None);
     let (start, cpu) = (Instant::now(), cpu_time());
