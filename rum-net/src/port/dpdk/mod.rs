@@ -67,7 +67,8 @@ pub struct DpdkStats {
 /// A DPDK ethdev with one queue in each direction.
 ///
 /// Sending never waits for the peer; af_packet may wait for the kernel while that has a full ring (512 packets) to send.
-/// A kernel interface's MTU is read when the port is opened.
+/// A kernel interface's MTU is read when the port is opened. Open an interface once a process: the driver makes several
+/// af_packet ports on it a fanout group, and each gets a part of the packets.
 /// Sleeping polls the driver's socket (af_packet, af_xdp); a device without one is looked at every 50 µs, which costs
 /// some per cent of a CPU. After a fork the child's copy is closed: it sends and receives nothing.
 pub struct DpdkPort {
