@@ -365,3 +365,46 @@ pub(super) fn max_map_count() -> usize {
 fn used_maps() -> usize {
     fs::read_to_string("/proc/self/maps").map_or(1_000, |maps| maps.lines().count())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Counts edges the slow way, after each of many changes.
+    #[test]
+    fn edges_are_counted_exactly() {
+        const PAGES: usize = 40;
+        let mut mapped = Bitmap::new(PAGES);
+        let mut maps = Maps::new(65_530, 100);
+        let mut seed = 12_345u64;
+        for step in 0..20_000 {
+            seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            let first = (seed >> 33) as usize % PAGES;
+            let state = mapped.get(first);
+            let longest = (first..PAGES).take_while(|&page| mapped.get(page) == state).count();
+            let count = 1 + (seed >> 50) as usize % longest;
+            maps.edges = maps.edges_after(&mapped, first, count, !state);
+            mapped.fill(first, count, !state);
+            let counted = (1..PAGES).filter(|&page| mapped.get(page) != mapped.get(page - 1)).count();
+            assert_eq!(maps.edges, counted, "step {step}");
+        }
+    }
+
+    #[test]
+    fn a_tiny_limit_leaves_no_room_and_does_not_underflow() {
+        for (max, used) in [(0, 0), (10, 100), (1_000, 900), (3_000, 100)] {
+            let maps = Maps::new(max, used);
+            assert!(maps.room() <= max);
+            assert!(maps.admit(maps.limit + 1, MAPS_FOR_TAKING).is_err());
+        }
+    }
+
+    #[test]
+    fn a_limit_that_is_too_small_is_said_in_one_line() {
+        let enough = FileMemory::new(Arc::new(FileRegion::new(1 << 30, 8).unwrap()));
+        assert_eq!(enough.warning(), None);
+        let scarce = FileMemory::new(Arc::new(FileRegion::new(1 << 32, max_map_count()).unwrap()));
+        let warning = scarce.warning().unwrap();
+        assert!(warning.contains("sysctl vm.max_map_count=") && !warning.contains('\n'), "{warning}");
+    }
+}

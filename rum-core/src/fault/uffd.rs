@@ -268,10 +268,13 @@ fn advance(len: usize, mut step: impl FnMut(usize) -> (io::Result<()>, i64)) -> 
     Progress { bytes: done, stopped_by: None }
 }
 
+/// What it is called, whether it serves kernel faults, and how it is done.
+type Way = (&'static str, bool, fn() -> io::Result<OwnedFd>);
+
 /// The ways to a descriptor, the least demanding first.
 fn open_descriptor(access: Access) -> Result<(OwnedFd, bool), OpenError> {
     let mut failed = Vec::new();
-    let ways: &[(&'static str, bool, fn() -> io::Result<OwnedFd>)] = match access {
+    let ways: &[Way] = match access {
         Access::Full => &[
             ("/dev/userfaultfd", true, open_device),
             ("userfaultfd(2)", true, || open_syscall(libc::O_CLOEXEC | libc::O_NONBLOCK)),
