@@ -173,11 +173,12 @@ impl Core {
     fn evict(&mut self, wanted: usize) -> bool {
         let Some((first, count)) = self.victims(wanted) else { return false };
         let Some(to) = self.local.staging.find_empty(count) else { return false };
-        self.evict_run(first, FrameRun { first: to.first, count: to.count.min(count) })
+        self.evict_run(first, FrameRun { first: to.first, count: to.count.min(count) }) > 0
     }
 
-    /// Takes a run of resident pages out of the region, and sends what the slaves do not have.
-    pub fn evict_run(&mut self, first: PageNumber, frames: FrameRun) -> bool {
+    /// Takes a run of resident pages out of the region, and sends what the slaves do not have. Returns how many it took:
+    /// fewer when one is pinned.
+    pub fn evict_run(&mut self, first: PageNumber, frames: FrameRun) -> usize {
         let taken = match self.local.memory.take(first, frames.first, frames.count) {
             Ok(()) => frames.count,
             Err(TakeError::Busy { done }) => {
@@ -191,7 +192,7 @@ impl Core {
             }
             Err(TakeError::Os(error)) => {
                 self.local.lose(format_args!("cannot evict a page: {error}"));
-                return false;
+                return 0;
             }
         };
         for page in first.0..first.0 + taken as u32 {
@@ -203,7 +204,7 @@ impl Core {
             self.settle(first, frames.first, taken);
             self.local.staging.now_loaded(FrameRun { first: frames.first, count: taken });
         }
-        taken > 0
+        taken
     }
 
     /// The oldest page and its neighbours that may go with it in one system call.
@@ -297,12 +298,7 @@ impl Core {
     fn send_write(&mut self, first: PageNumber, count: usize, from: Option<FrameNumber>) {
         let zeros = from.is_none();
         let mut patience = Patience::new(Instant::now());
-        let tag = loop {
-            if let Some(tag) = self.local.operations.insert(Operation::Write { first, count, zeros }) {
-                break tag;
-            }
-            self.poll_for_room(&mut patience);
-        };
+        let Some(tag) = self.begin(Operation::Write { first, count, zeros }, &mut patience) else { return };
         let Some(binding) = self.local.binding(first) else { return };
         let page = first.0 % EXTENT_PAGES as u32;
         loop {
@@ -383,19 +379,25 @@ impl Core {
         }
     }
 
-    /// Starts a call; its answer is collected by `take_answer`.
-    pub fn start_call(&mut self, slave: SlaveIndex, message: &[u8]) -> Tag {
-        let mut patience = Patience::new(Instant::now());
-        let tag = loop {
-            if let Some(tag) = self.local.operations.insert(Operation::Call { answer: None }) {
-                break tag;
+    /// Enters an operation, and waits for room if there is none. `None` when far memory is lost meanwhile.
+    fn begin(&mut self, operation: Operation, patience: &mut Patience) -> Option<Tag> {
+        while !self.local.lost {
+            if let Some(tag) = self.local.operations.insert(operation) {
+                return Some(tag);
             }
-            self.poll_for_room(&mut patience);
-        };
-        while !self.remote.start_call(tag, slave, message) {
-            self.poll_for_room(&mut patience);
+            self.poll_for_room(patience);
         }
-        tag
+        None
+    }
+
+    /// Starts a call; its answer is collected by `take_answer`. `None` when there is no room for it now.
+    pub fn start_call(&mut self, slave: SlaveIndex, message: &[u8]) -> Option<Tag> {
+        let tag = self.local.operations.insert(Operation::Call { answer: None })?;
+        if self.remote.start_call(tag, slave, message) {
+            return Some(tag);
+        }
+        self.local.operations.remove(tag);
+        None
     }
 
     /// The answer of a call, once it is complete.

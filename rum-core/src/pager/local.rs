@@ -169,6 +169,7 @@ impl Local {
                 self.operations.set(tag, Operation::Call { answer: Some(Err(failure)) });
             }
             (Operation::Read { first, .. } | Operation::Write { first, .. }, RemoteEvent::Failed(failure)) => {
+                self.operations.remove(tag);
                 let slave = self.slave_number(first);
                 self.lose(format_args!("far memory on slave {slave} is lost: {failure}"));
             }
@@ -198,16 +199,17 @@ impl Local {
     /// All bytes of a read have arrived: checks them and maps the pages.
     fn read_done(&mut self, tag: Tag, first: PageNumber, frames: FrameRun, started: Instant, data: u64) {
         self.spread(frames, data);
+        let named = self.binding(first).is_some_and(|binding| binding.named);
         for index in 0..frames.count {
             let page = PageNumber(first.0 + index as u32);
             let hash = hash_page(self.memory.frame(FrameNumber(frames.first.0 + index as u32)));
-            match self.table.hash(page) {
-                Some(known) if known != hash => {
-                    self.counters.hash_mismatches += 1;
-                    return self.repeat_read(tag, page);
-                }
-                _ => self.table.set_hash(page, Some(hash)),
+            // What another client may have written since is not to be compared with what this one stored.
+            let known = self.table.hash(page).filter(|_| !named);
+            if known.is_some_and(|known| known != hash) {
+                self.counters.hash_mismatches += 1;
+                return self.repeat_read(tag, page);
             }
+            self.table.set_hash(page, Some(hash));
             self.table.set_stored(page, data & (1 << index) != 0);
         }
         self.operations.remove(tag);

@@ -16,7 +16,7 @@ mod stream;
 
 use std::{
     hint, process,
-    sync::{Arc, Mutex, MutexGuard, TryLockError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError},
     thread,
     time::{Duration, Instant},
 };
@@ -87,6 +87,8 @@ pub fn page_metadata_bytes(pages: usize) -> usize {
 /// The pager of one region.
 pub struct Pager {
     core: Mutex<Core>,
+    /// Held during a call: there is one buffer for answers.
+    calls: Mutex<()>,
     /// Threads of RUM's own in the process, which mostly sleep.
     own_threads: u64,
 }
@@ -148,7 +150,8 @@ impl Pager {
         let budget_pages = budget_pages.max(MIN_BUDGET_PAGES);
         let reserve = (budget_pages / RESERVE_SHARE).min(MAX_RESERVE);
         let local = Local::new(memory, budget_pages);
-        Arc::new(Self { core: Mutex::new(Core { local, remote, reserve, threaded: false }), own_threads })
+        let core = Mutex::new(Core { local, remote, reserve, threaded: false });
+        Arc::new(Self { core, calls: Mutex::new(()), own_threads })
     }
 
     fn lock(&self) -> MutexGuard<'_, Core> {
@@ -209,27 +212,27 @@ impl Pager {
 
     /// Ends the use of extents; their contents here are forgotten. Returns where they lived.
     pub fn unbind(&self, first: usize, count: usize) -> Vec<ExtentHome> {
-        self.discard_pages(first * EXTENT_PAGES, count * EXTENT_PAGES, false);
         let mut homes = Vec::with_capacity(count);
-        self.until(|core| {
-            homes.extend(core.local.extents[first..first + count].iter_mut().filter_map(Option::take).map(|b| b.home));
-            Some(())
-        });
+        for extent in first..first + count {
+            let page = PageNumber((extent * EXTENT_PAGES) as u32);
+            homes.extend(self.until(|core| {
+                if core.local.in_flight(page, EXTENT_PAGES) {
+                    return None;
+                }
+                core.discard(page, EXTENT_PAGES, false);
+                Some(core.local.extents[extent].take().map(|binding| binding.home))
+            }));
+        }
         homes
     }
 
     /// Makes pages absent again, here and on the slaves.
     pub fn discard(&self, first_page: usize, pages: usize) {
-        self.discard_pages(first_page, pages, true);
-    }
-
-    fn discard_pages(&self, first_page: usize, pages: usize, tell: bool) {
-        let (first, end) = (first_page, first_page + pages);
-        let mut from = first;
+        let (mut from, end) = (first_page, first_page + pages);
         while from < end {
             let count = (EXTENT_PAGES - from % EXTENT_PAGES).min(end - from);
             let page = PageNumber(from as u32);
-            self.until(|core| (!core.local.in_flight(page, count)).then(|| core.discard(page, count, tell)));
+            self.until(|core| (!core.local.in_flight(page, count)).then(|| core.discard(page, count, true)));
             from += count;
         }
     }
@@ -249,12 +252,13 @@ impl Pager {
         self.until(|core| (!core.local.in_flight(page, EXTENT_PAGES)).then(|| core.invalidate(extent)));
     }
 
-    /// Sends a message to a slave and waits for the answer.
+    /// Sends a message to a slave and waits for the answer. Calls of several threads follow one another.
     pub fn call(&self, slave: SlaveIndex, message: &[u8]) -> Result<Vec<u8>, RemoteFailure> {
+        let _turn = self.calls.lock().unwrap_or_else(PoisonError::into_inner);
         let mut tag = None;
         self.until(|core| {
-            let tag = *tag.get_or_insert_with(|| core.start_call(slave, message));
-            core.take_answer(tag).map(|answer| answer.map(<[u8]>::to_vec))
+            tag = tag.or_else(|| core.start_call(slave, message));
+            core.take_answer(tag?).map(|answer| answer.map(<[u8]>::to_vec))
         })
     }
 
@@ -358,11 +362,12 @@ impl Core {
                 continue;
             }
             let Some(to) = self.local.staging.find_empty(run) else { return false };
-            if !self.evict_run(first, FrameRun { first: to.first, count: to.count.min(run) }) {
+            let taken = self.evict_run(first, FrameRun { first: to.first, count: to.count.min(run) });
+            self.trim();
+            if taken == 0 {
                 return false;
             }
-            self.trim();
-            page += to.count.min(run);
+            page += taken;
         }
         true
     }
