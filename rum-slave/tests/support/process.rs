@@ -37,13 +37,21 @@ pub struct SlaveProcess {
 impl SlaveProcess {
     /// Starts a slave on a socket and waits until it is ready.
     pub fn start(socket: &Path, arguments: &[&str]) -> Self {
-        let mut child = rum_slave()
-            .arg("--port")
-            .arg(format!("vhost:{}", socket.display()))
-            .args(arguments)
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
+        let mut command = rum_slave();
+        command.arg("--port").arg(format!("vhost:{}", socket.display())).args(arguments);
+        Self::spawn(command, socket)
+    }
+
+    /// Starts a slave on a network interface of another network namespace.
+    pub fn start_in(namespace: &str, interface: &str, arguments: &[&str]) -> Self {
+        let mut command = Command::new("ip");
+        command.args(["netns", "exec", namespace, env!("CARGO_BIN_EXE_rum-slave")]);
+        command.args(["--port", &format!("af_packet:{interface}")]).args(arguments);
+        Self::spawn(command, Path::new(""))
+    }
+
+    fn spawn(mut command: Command, socket: &Path) -> Self {
+        let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
         let mut stdout = BufReader::new(child.stdout.take().unwrap());
         let mut ready_line = String::new();
         stdout.read_line(&mut ready_line).unwrap();
