@@ -1,6 +1,8 @@
 //! What the tests of the vhost-user port share.
 #![allow(dead_code)]
 
+pub mod hostile;
+
 use std::{
     path::Path,
     sync::{
