@@ -1,17 +1,16 @@
 //! Starts a slave.
 #![forbid(unsafe_code)]
 
-use std::{fs, io::Write, process::ExitCode, time::Duration};
+use std::{
+    fs,
+    io::{IsTerminal, Write},
+    process::ExitCode,
+    time::Duration,
+};
 
 use clap::Parser;
 use rum_net::port::{inject::Faults, spec::PortSpec};
-use rum_slave::{
-    Options, Slave,
-    port::{self, PortOptions},
-    server::End,
-    stop::stop,
-    units,
-};
+use rum_slave::{Options, Slave, port, server::End, stop::stop, units};
 use tracing_subscriber::EnvFilter;
 
 /// Serves a part of this machine's memory to RUM's clients.
@@ -49,7 +48,8 @@ fn main() -> ExitCode {
         Err(error) => return bad(&first_line(&error.to_string())),
     };
     let filter = EnvFilter::try_from_env("RUM_LOG").unwrap_or_else(|_| EnvFilter::new("warn"));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    let colours = std::io::stderr().is_terminal();
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(colours).init();
     warn_of_little_memory(arguments.memory);
     match serve(arguments) {
         Ok(code) => code,
@@ -61,8 +61,8 @@ fn serve(arguments: Arguments) -> Result<ExitCode, String> {
     // Before the port opens, so that a signal from then on removes its socket.
     let (stopper, stop) = stop().map_err(|error| error.to_string())?;
     stopper.on_signals().map_err(|error| error.to_string())?;
-    let port_options = PortOptions { force: arguments.force, faults: arguments.inject };
-    let ports: Result<Vec<_>, _> = arguments.ports.iter().map(|spec| port::open(spec, port_options)).collect();
+    let open = |spec| port::open_with_faults(spec, arguments.force, arguments.inject);
+    let ports: Result<Vec<_>, _> = arguments.ports.iter().map(open).collect();
     let ports = ports.map_err(|error| error.to_string())?;
     let options = Options { name: arguments.name, lease: arguments.lease, ..Options::new(arguments.memory) };
     let mut slave = Slave::new(ports, options).map_err(|error| error.to_string())?;

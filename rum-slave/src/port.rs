@@ -24,25 +24,21 @@ pub enum PortError {
     Dpdk(#[from] DpdkError),
 }
 
-/// How to open a port.
-#[derive(Clone, Copy, PartialEq, Debug, Default)]
-pub struct PortOptions {
-    /// Take an interface even if the default route leaves by it.
-    pub force: bool,
-    /// Faults to put in front of the port, for tests.
-    pub faults: Option<Faults>,
+/// Opens a port for serving; a vhost-user socket is created. `force` takes an interface even if the default route leaves
+/// by it. Never takes another transport than the one named.
+pub fn open(spec: &PortSpec, force: bool) -> Result<Box<dyn Port>, PortError> {
+    open_with_faults(spec, force, None)
 }
 
-/// Opens a port for serving; a vhost-user socket is created. Never takes another transport than the one named.
-pub fn open(spec: &PortSpec, options: PortOptions) -> Result<Box<dyn Port>, PortError> {
+/// As `open`, with faults in front of the port, for tests.
+pub fn open_with_faults(spec: &PortSpec, force: bool, faults: Option<Faults>) -> Result<Box<dyn Port>, PortError> {
     match spec {
         PortSpec::Vhost(path) | PortSpec::VhostListen(path) => {
             let port = VhostListenPort::bind(path, ListenOptions::default());
-            Ok(boxed(port.map_err(|why| PortError::Vhost { port: spec.clone(), why })?, options.faults))
+            Ok(boxed(port.map_err(|why| PortError::Vhost { port: spec.clone(), why })?, faults))
         }
         PortSpec::AfPacket(_) | PortSpec::AfXdp(_) | PortSpec::Pci(_) | PortSpec::Vdev(_) => {
-            let dpdk = DpdkOptions { force: options.force, ..DpdkOptions::default() };
-            Ok(boxed(DpdkPort::open(spec, &dpdk)?, options.faults))
+            Ok(boxed(DpdkPort::open(spec, &DpdkOptions { force, ..DpdkOptions::default() })?, faults))
         }
     }
 }

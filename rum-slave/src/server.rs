@@ -27,6 +27,8 @@ use crate::{
 
 /// Packets taken from a port before answers are sent.
 const RECEIVE_BUDGET: usize = 64;
+/// Steps in a row that may leave packets waiting before leases end nevertheless: a flood must not keep them for ever.
+const MAX_BEHIND: u32 = 1024;
 /// Times that full links may refuse packets before the slave turns to receiving again.
 const MAX_REFUSALS: usize = 8;
 /// How long a link's full queue is waited for. After that what goes there is dropped, until something gets through: a
@@ -75,6 +77,8 @@ struct Channel {
     server: Server,
     /// Since when each link's queue has been full.
     full_since: HashMap<LinkId, Instant>,
+    /// Steps in a row that left packets waiting.
+    behind: u32,
 }
 
 /// A slave: an empty store served over ports.
@@ -210,11 +214,11 @@ impl Channel {
         }
         let config =
             ServerConfig { incarnation, mtu, session_timeout: options.lease, max_sessions: options.max_sessions };
-        Ok(Self { port, server: Server::new(config), full_since: HashMap::new() })
+        Ok(Self { port, server: Server::new(config), full_since: HashMap::new(), behind: 0 })
     }
 
     fn step(&mut self, now: Instant, service: &mut Service) -> bool {
-        let Self { port, server, full_since } = self;
+        let Self { port, server, full_since, behind } = self;
         let mut on_event = |responder: &mut Responder<'_>, event: ServerEvent<'_>| match event {
             ServerEvent::Request { client, message, .. } => service.answer(client, message, responder.response()),
             ServerEvent::Opened { client, .. } => service.session_opened(client),
@@ -231,11 +235,15 @@ impl Channel {
                 full_since.remove(&link);
             }
         });
-        server.expire(now, &mut |event| {
-            if let ServerEvent::Closed { client, .. } = event {
-                service.session_closed(client);
-            }
-        });
+        // A slave that was held up itself finds clients silent whose packets it has not taken yet.
+        *behind = if received < RECEIVE_BUDGET { 0 } else { *behind + 1 };
+        if *behind == 0 || *behind > MAX_BEHIND {
+            server.expire(now, &mut |event| {
+                if let ServerEvent::Closed { client, .. } = event {
+                    service.session_closed(client);
+                }
+            });
+        }
         let wants_transmit = self.server.wants_transmit();
         if wants_transmit {
             self.transmit(now);
@@ -244,7 +252,7 @@ impl Channel {
     }
 
     fn transmit(&mut self, now: Instant) {
-        let Self { port, server, full_since } = self;
+        let Self { port, server, full_since, .. } = self;
         let source = port.mac();
         let mut refusals = 0;
         while let Some((to, packet)) = server.poll_transmit(now) {

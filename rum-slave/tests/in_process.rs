@@ -2,11 +2,12 @@
 
 mod support;
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rum_net::{
     EXTENT_BYTES,
     port::memory::{MemoryHub, MemoryPort},
+    rpc::Incarnation,
     wire::message::{OpenNameRefusal, READ_REQUEST_MAX_BYTES, ResponseError, Status, encode_read},
 };
 use rum_slave::{Options, Slave, SlaveHandle};
@@ -110,6 +111,40 @@ fn a_client_that_was_silent_too_long_is_fenced() {
     }
     let totals = slave.stop().unwrap();
     assert!(totals.leases_expired >= 1 && totals.extents_reclaimed >= 4);
+}
+
+/// A slave that was stopped for longer than a lease takes the packets that came meanwhile before it calls their senders
+/// silent; and a flood does not keep leases for ever.
+#[test]
+fn a_slave_that_was_held_up_ends_no_lease_of_a_client_that_asked() {
+    let options = Options::new(4 * MIB);
+    let (hub, port) = MemoryHub::new(9000).unwrap();
+    let mut slave = Slave::new(vec![Box::new(port)], options.clone()).unwrap();
+    let mut clients: Vec<_> =
+        (0..3u128).map(|i| TestClient::opening(Box::new(hub.connect().unwrap()), Incarnation(i))).collect();
+    wait_for("the sessions", || {
+        slave.step(Instant::now());
+        for client in &mut clients {
+            client.turn();
+        }
+        clients.iter().all(TestClient::is_open)
+    });
+    while slave.step(Instant::now()) {}
+    let [flooder, asker, _silent] = &mut clients[..] else { unreachable!() };
+    (0..200).for_each(|_| flooder.keep_alive());
+    asker.keep_alive();
+    let later = Instant::now() + options.lease + Duration::from_secs(1);
+    slave.step(later);
+    assert_eq!(slave.totals().leases_expired, 0, "there were packets to take first");
+    while slave.step(later) {}
+    assert_eq!(slave.totals().leases_expired, 1, "of the silent one");
+
+    let much_later = later + options.lease;
+    for _ in 0..2000 {
+        (0..100).for_each(|_| flooder.keep_alive());
+        slave.step(much_later);
+    }
+    assert_eq!(slave.totals().leases_expired, 2, "of the asker, for all the flood");
 }
 
 /// Lesson 14: clients of one host, even of one address, are told apart by their incarnations; and a client that comes by

@@ -15,7 +15,7 @@ use std::{
 use nix::sys::signal::Signal;
 use rum_net::{
     port::vhost_user::VhostClientPort,
-    wire::message::{ResponseError, Status},
+    wire::message::{ExtentRef, ResponseError, Status},
 };
 use support::{
     Reset, TestClient, page, pattern,
@@ -104,6 +104,35 @@ fn idle_it_uses_no_cpu_with_and_without_clients() {
         let share = used.as_secs_f64() / start.elapsed().as_secs_f64();
         assert!(share < 0.03, "{clients} idle clients: {:.1} % of a CPU", share * 100.0);
     }
+}
+
+/// Memory is taken as pages are stored, hardly more than they are (goal R6: 1.03), and given back when they are freed.
+#[test]
+fn memory_used_is_what_is_stored() {
+    const EXTENTS: usize = 128;
+    const WARM_UP: usize = 8;
+    const BYTES: f64 = (EXTENTS << 20) as f64;
+    let directory = directory();
+    let slave = SlaveProcess::start(&directory.path().join("s"), &["-m", "256M"]);
+    let mut client = slave.connect();
+    let extents = client.reserve(EXTENTS).unwrap();
+    let contents = pattern(1);
+    let mut fill = |extents: &[ExtentRef]| {
+        for &extent in extents {
+            for first in (0..256).step_by(32) {
+                let writes: Vec<_> = (first..first + 32).map(|i| (page(extent, i), &contents)).collect();
+                client.write(&writes).unwrap();
+            }
+        }
+    };
+    // All buffers of packets are in use after some pages.
+    fill(&extents[..WARM_UP]);
+    let before = slave.resident_bytes() - (WARM_UP << 20);
+    let grown = |slave: &SlaveProcess| slave.resident_bytes().saturating_sub(before) as f64 / BYTES;
+    fill(&extents);
+    assert!((0.99..1.03).contains(&grown(&slave)), "{} of what is stored", grown(&slave));
+    client.release(&extents).unwrap();
+    wait_for("the memory to return to the kernel", || grown(&slave) < 0.01);
 }
 
 /// What a killed client leaves behind: its memory goes back when its lease ends, its descriptors at once, and its

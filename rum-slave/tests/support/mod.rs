@@ -68,7 +68,8 @@ impl TestClient {
         self.port = port;
     }
 
-    fn opening(port: Box<dyn Port>, incarnation: Incarnation) -> Self {
+    /// A session that is not open yet.
+    pub fn opening(port: Box<dyn Port>, incarnation: Incarnation) -> Self {
         let config =
             ClientConfig { incarnation, channel: 0, mtu: port.mtu(), slots: 16, max_request_bytes: MAX_MESSAGE_BYTES };
         Self {
@@ -94,6 +95,10 @@ impl TestClient {
         self.was_reset = false;
         self.rpc.reopen(Instant::now());
         self.wait_until_open();
+    }
+
+    pub fn is_open(&self) -> bool {
+        self.rpc.is_open()
     }
 
     /// Takes and sends what there is; sleeps a little when there is nothing.
