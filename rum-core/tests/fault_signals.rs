@@ -175,20 +175,38 @@ fn a_wild_pointer_reaches_the_programs_own_handler_with_its_address() {
     );
 }
 
+/// Sends this thread a signal that says it was a fault at `address`, as any process may claim.
+fn forge(signal: i32, address: usize) {
+    // SAFETY: all zeros is a valid siginfo; its address lies at offset 16 (asm-generic/siginfo.h); the thread sends
+    // the signal to itself.
+    unsafe {
+        let mut info: libc::siginfo_t = mem::zeroed();
+        info.si_signo = signal;
+        info.si_code = libc::SI_QUEUE;
+        ptr::from_mut(&mut info).cast::<u8>().add(16).cast::<usize>().write(address);
+        assert_eq!(info.si_addr() as usize, address);
+        let thread = libc::gettid();
+        assert_eq!(libc::syscall(libc::SYS_rt_tgsigqueueinfo, libc::getpid(), thread, signal, &info), 0);
+    }
+}
+
 #[test]
-fn signals_sent_by_kill_reach_the_programs_own_handler() {
+fn signals_sent_by_processes_reach_the_programs_own_handler() {
     each_in_a_process(
-        "signals_sent_by_kill_reach_the_programs_own_handler",
+        "signals_sent_by_processes_reach_the_programs_own_handler",
         |variant| {
             install_own(libc::SIGBUS);
             install_own(libc::SIGSEGV);
-            let _rig = Rig::new(variant, 16);
+            let rig = Rig::new(variant, 16);
             GO_ON.store(1, Ordering::SeqCst);
             for signal in [libc::SIGBUS, libc::SIGSEGV] {
                 // SAFETY: sends a signal to this thread.
                 unsafe { libc::raise(signal) };
-                assert_eq!(SEEN_SIGNAL.load(Ordering::SeqCst), signal);
+                assert_eq!(SEEN_SIGNAL.swap(0, Ordering::SeqCst), signal);
+                forge(signal, rig.at(3, 0) as usize);
+                assert_eq!(SEEN_SIGNAL.swap(0, Ordering::SeqCst), signal);
             }
+            assert_eq!(rig.faults(), 0);
         },
         survived,
     );
@@ -299,6 +317,32 @@ fn the_region_is_closed_when_its_engine_ends() {
         },
         |variant, output| {
             assert_eq!(output.status.signal(), Some(libc::SIGSEGV), "{}: {}", variant.name(), text(&output));
+        },
+    );
+}
+
+/// A handler with a bug ends the process; nobody waits for ever.
+#[test]
+fn a_handler_that_panics_ends_the_process() {
+    struct Buggy;
+    impl rum_core::fault::FaultHandler for Buggy {
+        fn fault(&self, page: rum_core::fault::PageNumber) -> rum_core::fault::FaultOutcome {
+            panic!("bug at {page:?}");
+        }
+    }
+    each_in_a_process(
+        "a_handler_that_panics_ends_the_process",
+        |variant| {
+            no_core_dumps();
+            let (memory, pending) = fault_common::start_sized(variant, 16, 16);
+            let _engine = pending.run(std::sync::Arc::new(Buggy));
+            // SAFETY: a byte of the region; the process dies.
+            unsafe { memory.base().read_volatile() };
+        },
+        |variant, output| {
+            let said = text(&output);
+            assert_eq!(output.status.signal(), Some(libc::SIGABRT), "{}: {said}", variant.name());
+            assert!(said.contains("bug at PageNumber(0)"), "{said}");
         },
     );
 }

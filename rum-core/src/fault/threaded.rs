@@ -206,7 +206,9 @@ impl HandlerThread {
         let region = Arc::clone(&served);
         let body = move || {
             if let Ok(handler) = handlers.recv() {
+                let guard = AbortOnUnwind;
                 region.serve(&*handler);
+                mem::forget(guard);
             }
         };
         let thread = with_signals_blocked(|| thread::Builder::new().name("rum-fault".into()).spawn(body))?;
@@ -233,6 +235,17 @@ impl Drop for HandlerThread {
         // SAFETY: reads 8 bytes of a local.
         unsafe { libc::write(self.served.stop.as_raw_fd(), ptr::from_ref(&one).cast(), 8) };
         let _ = thread.join();
+    }
+}
+
+/// A handler thread that panics must not leave the program waiting for ever.
+struct AbortOnUnwind;
+
+impl Drop for AbortOnUnwind {
+    fn drop(&mut self) {
+        say(b"rum: the fault handler panicked\n");
+        // SAFETY: ends the process.
+        unsafe { libc::abort() };
     }
 }
 

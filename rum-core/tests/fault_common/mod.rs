@@ -86,6 +86,9 @@ pub struct Pager {
 impl FaultHandler for Pager {
     fn fault(&self, page: PageNumber) -> FaultOutcome {
         self.faults.fetch_add(1, Ordering::Relaxed);
+        // As failing system calls of a real pager would: the interrupted code must not notice.
+        // SAFETY: errno is the calling thread's own.
+        unsafe { *libc::__errno_location() = libc::EXDEV };
         let mut inner = self.inner.lock().unwrap();
         let index = page.0 as usize;
         match inner.state[index] {
