@@ -11,6 +11,7 @@ use nix::sys::signal::{Signal, kill};
 use rum_core::config::{MIN_LOCAL_BUDGET_BYTES, parse_bytes};
 
 use crate::{
+    folder::PrivateFolder,
     signals::Signals,
     slaves::{self, Slaves, SlavesError},
 };
@@ -66,7 +67,7 @@ fn exit_code(status: ExitStatus) -> u8 {
 
 fn run_in_grid(arguments: &Arguments) -> Result<ExitStatus, SlavesError> {
     let signals = Signals::take_over().map_err(io::Error::from)?;
-    let directory = slaves::private_directory()?;
+    let directory = PrivateFolder::new().map_err(SlavesError::Directory)?;
     let count = usize::from(arguments.slaves);
     let (mut slaves, machines) = Slaves::start_local(count, arguments.memory, directory.path(), &signals)?;
     let mut child = slaves::client_command(&arguments.command[0], &machines, arguments.budget, false)?

@@ -4,6 +4,7 @@
 mod bench;
 mod demo;
 mod doctor;
+mod folder;
 mod local;
 mod signals;
 mod slaves;

@@ -4,26 +4,19 @@ use std::{
     ffi::OsStr,
     fs,
     io::{self, Read},
-    os::{
-        fd::AsFd,
-        unix::{fs::PermissionsExt, process::CommandExt},
-    },
+    os::{fd::AsFd, unix::process::CommandExt},
     path::{Path, PathBuf},
     process::{Child, ChildStdout, ExitStatus, Stdio},
     time::{Duration, Instant},
 };
 
+use crate::{signals::Signals, tied};
 use nix::{
     fcntl::{FcntlArg, OFlag, fcntl},
     sys::signal::{Signal, kill},
     unistd::Pid,
 };
-use tempfile::TempDir;
 
-use crate::{signals::Signals, tied};
-
-/// A Unix socket's path may be this long.
-const SOCKET_PATH_BYTES: usize = 107;
 /// So long may a slave take until it is ready: opening a DPDK port takes a fraction of a second.
 const READY_TIMEOUT: Duration = Duration::from_secs(30);
 /// How the first clause of the line ends that a slave prints when it serves.
@@ -72,19 +65,6 @@ pub enum SlavesError {
     /// A signal came while the slaves started.
     #[error("interrupted by {0}")]
     Interrupted(Signal),
-}
-
-/// A directory that only its owner may enter, removed when dropped.
-pub fn private_directory() -> Result<TempDir, SlavesError> {
-    let make = |parent: &Path| {
-        tempfile::Builder::new().prefix("rum-").permissions(fs::Permissions::from_mode(0o700)).tempdir_in(parent)
-    };
-    let parent = std::env::temp_dir();
-    let room_for_names = 32;
-    if parent.as_os_str().len() + room_for_names > SOCKET_PATH_BYTES {
-        return make(Path::new("/tmp")).map_err(SlavesError::Directory);
-    }
-    make(&parent).map_err(SlavesError::Directory)
 }
 
 /// A program of RUM: named by an environment variable, or beside this one.

@@ -17,6 +17,7 @@ use nix::sys::signal::Signal;
 use rum_core::config::MIN_LOCAL_BUDGET_BYTES;
 
 use crate::{
+    folder::PrivateFolder,
     signals::Signals,
     slaves::{self, Slaves, SlavesError},
     tied,
@@ -100,13 +101,13 @@ struct Demo {
     switch: Option<Switch>,
     // Dropped in this order: the slaves end before their folder goes.
     _slaves: Slaves,
-    _directory: tempfile::TempDir,
+    _directory: PrivateFolder,
 }
 
 impl Demo {
     fn start(arguments: &Arguments) -> Result<Self, DemoError> {
         let signals = Signals::take_over().map_err(io::Error::from)?;
-        let directory = slaves::private_directory()?;
+        let directory = PrivateFolder::new().map_err(SlavesError::Directory)?;
         let input = directory.path().join("catalogue.txt");
         prepare_data(&input, arguments.records, &signals)?;
         let (count, memory) = (usize::from(arguments.slaves), arguments.memory);

@@ -7,7 +7,7 @@ use super::{
     privilege::{Capability, has},
     read,
 };
-use crate::slaves::private_directory;
+use crate::folder::PrivateFolder;
 
 pub fn checks() -> Vec<Check> {
     let mut checks = vec![sockets(), packet_sockets(), namespaces(), vfio()];
@@ -30,7 +30,7 @@ pub fn checks() -> Vec<Check> {
 
 fn sockets() -> Check {
     const WHAT: &str = "vhost: sockets";
-    match private_directory() {
+    match PrivateFolder::new() {
         Ok(directory) => {
             let place = directory.path().parent().unwrap_or(Path::new("/")).display().to_string();
             Check::yes(WHAT, format!("a private folder in {place} holds them"))
