@@ -62,7 +62,7 @@ impl Default for PollOptions {
             idle_before_sleep: Duration::from_micros(200),
             crowded_yield: Duration::from_micros(50),
             crowded_for: Duration::from_millis(20),
-            sleep_among_ports: Duration::from_millis(1),
+            sleep_among_ports: Duration::from_millis(2),
         }
     }
 }
