@@ -67,17 +67,14 @@ fn try_init(machines: Option<&Path>) -> Result<(), String> {
         ));
     }
     let grid = join(machines).map_err(|error| error.to_string())?;
+    say(start_line(&grid.links(), &grid.engine().to_string(), grid.stats().budget_bytes));
     current::attach(Arc::new(grid)).map_err(|_| "this program has attached a grid already".to_owned())?;
     *joined = Some(asked);
     STANDING.store(Standing::Joined as u8, Relaxed);
     static HOOKS: Once = Once::new();
     HOOKS.call_once(|| {
-        // SAFETY: both handlers are functions of this library, which stays loaded: glibc runs the exit handlers of a library
-        // that is closed when it is closed.
-        unsafe {
-            libc::atexit(at_exit);
-            libc::pthread_atfork(None, None, Some(in_child));
-        }
+        // SAFETY: the handler is a function of this library, and glibc forgets it when the library is closed.
+        unsafe { libc::pthread_atfork(None, None, Some(in_child)) };
     });
     Ok(())
 }
@@ -95,25 +92,63 @@ fn identity(machines: Option<&Path>) -> PathBuf {
     fs::canonicalize(&path).unwrap_or(path)
 }
 
+/// What a user wants to know of a grid that was joined.
+fn start_line(links: &[String], engine: &str, budget_bytes: u64) -> String {
+    let mut transports: Vec<_> = links.iter().filter_map(|link| link.split(':').next()).collect();
+    transports.sort_unstable();
+    transports.dedup();
+    let slaves = if links.len() == 1 { "1 slave".to_owned() } else { format!("{} slaves", links.len()) };
+    let budget_mib = budget_bytes as f64 / f64::from(1 << 20);
+    format!(
+        "joined {slaves} over {}, nothing replicated; fault engine {engine}; local budget {budget_mib:.1} MiB",
+        transports.join(" and ")
+    )
+}
+
 /// Flushes and leaves.
 pub(crate) fn end() {
     let _one_at_a_time = MACHINES.lock().unwrap_or_else(PoisonError::into_inner);
     if standing() != Standing::Joined {
         return;
     }
-    STANDING.store(Standing::Ended as u8, Relaxed);
-    if let Some(grid) = current::detach() {
-        grid.flush();
-        drop(grid);
-    }
-}
-
-/// Flushes what outlives the program, and keeps the memory: objects that are destroyed later in exit, and threads that still
-/// run, may touch it until the process is gone.
-extern "C" fn at_exit() {
     if let Some(grid) = current::enter() {
         grid.flush();
     }
+    STANDING.store(Standing::Ended as u8, Relaxed);
+    drop(current::detach());
+}
+
+/// Runs when the process ends by exit, after the program's own handlers and destructors (they may touch far memory), or
+/// when this library is closed.
+extern "C" fn at_exit() {
+    if standing() != Standing::Joined {
+        return;
+    }
+    let Some(grid) = current::enter() else { return };
+    if is_alone() {
+        grid.leave();
+    } else {
+        // Other threads run until the very end, and may touch far memory: the slaves learn of the end by themselves.
+        grid.flush();
+    }
+}
+
+#[used]
+#[unsafe(link_section = ".fini_array")]
+static AT_EXIT: extern "C" fn() = at_exit;
+
+/// Threads that do not touch far memory on the program's behalf.
+const OUR_THREADS: [&str; 3] = ["rum-keeper", "rum-fault", "eal-intr-thread"];
+
+/// Whether no thread but this one and those of RUM and DPDK runs.
+fn is_alone() -> bool {
+    let Ok(tasks) = fs::read_dir("/proc/self/task") else { return false };
+    // SAFETY: gettid has no preconditions.
+    let own = unsafe { libc::gettid() }.to_string();
+    tasks.flatten().all(|task| {
+        let name = || fs::read_to_string(task.path().join("comm")).unwrap_or_default();
+        task.file_name() == own.as_str() || OUR_THREADS.contains(&name().trim_end())
+    })
 }
 
 extern "C" fn in_child() {
@@ -164,4 +199,28 @@ unsafe extern "C" {
 pub(crate) fn print(text: &str) {
     // SAFETY: the bytes are the text's; stdout is C's stream, open unless the program closed it, which fwrite notices.
     unsafe { libc::fwrite(text.as_ptr().cast(), 1, text.len(), stdout) };
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_start_line_names_the_transports_once() {
+        let links = ["vhost:/a", "vhost:/b", "af_packet:eth1"].map(String::from);
+        assert_eq!(
+            start_line(&links, "sigsegv", 3 << 19),
+            "joined 3 slaves over af_packet and vhost, nothing replicated; fault engine sigsegv; local budget 1.5 MiB"
+        );
+        assert!(start_line(&links[..1], "sigsegv", 0).starts_with("joined 1 slave over vhost,"));
+    }
+
+    #[test]
+    fn a_thread_of_the_program_keeps_it_from_being_alone() {
+        let (end, until) = std::sync::mpsc::channel::<()>();
+        let thread = std::thread::spawn(move || until.recv());
+        assert!(!is_alone());
+        drop(end);
+        assert!(thread.join().unwrap().is_err());
+    }
 }

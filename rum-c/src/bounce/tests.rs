@@ -12,7 +12,7 @@ use super::{buffer::tests::taken, memory::tests::Pretended};
 const BYTES: usize = 1_000_003;
 
 fn bytes(seed: usize) -> Vec<u8> {
-    (0..BYTES).map(|index| (index.wrapping_mul(2_654_435_761) + seed >> 11) as u8).collect()
+    (0..BYTES).map(|index| ((index.wrapping_mul(2_654_435_761) + seed) >> 11) as u8).collect()
 }
 
 /// Runs `work`, which must take a local buffer.
