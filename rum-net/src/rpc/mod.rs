@@ -13,6 +13,7 @@
 //! - Each packet of a client says which of its slots are idle: their responses are forgotten.
 
 pub mod client;
+mod control;
 mod fragment;
 mod rtt;
 pub mod server;

@@ -7,6 +7,7 @@ use std::{
 
 use super::{
     ACK_EVERY, Incarnation, MAX_MESSAGE_BYTES, MAX_PACKET_BYTES, MAX_SLOTS, MIN_MTU, Packet, ServerStats,
+    control::Control,
     fragment::{FragmentSet, Layout},
     session::{Phase, Pool, Session, SessionMap},
 };
@@ -15,7 +16,7 @@ use crate::{
     wire::{
         checksum::Checksummer,
         header::{HEADER_BYTES, Header, Kind, flag},
-        hello::{Hello, HelloAck},
+        hello::Hello,
     },
 };
 
@@ -81,28 +82,6 @@ const STRANGERS_PERIOD: Duration = Duration::from_millis(10);
 /// Small packets waiting to be sent; above, they are not made: the clients ask again.
 const MAX_CONTROL: usize = 4096;
 
-/// A small packet that waits to be sent.
-#[derive(Clone, Copy, Debug)]
-enum Control {
-    HelloAck { to: Address, attempt: u64, client: Incarnation, session: u64, mtu: u32, slots: u32 },
-    Reset { to: Address, session: u64 },
-    KeepAlive { to: Address, session: u64 },
-    Bye { to: Address, session: u64 },
-    Status { to: Address, session: u64, request: u64, received: FragmentSet, flags: u16 },
-}
-
-impl Control {
-    fn to(&self) -> Address {
-        match *self {
-            Self::HelloAck { to, .. }
-            | Self::Reset { to, .. }
-            | Self::KeepAlive { to, .. }
-            | Self::Bye { to, .. }
-            | Self::Status { to, .. } => to,
-        }
-    }
-}
-
 /// A slot with fragments of a response to send.
 #[derive(Clone, Copy, Debug)]
 struct Ready {
@@ -134,7 +113,7 @@ pub struct Server {
     strangers: u32,
     strangers_since: Option<Instant>,
     checksummer: Checksummer,
-    head: [u8; HEADER_BYTES + 64],
+    head: [u8; Control::MAX_BYTES],
     last_sent: Option<Sent>,
     stats: ServerStats,
 }
@@ -159,7 +138,7 @@ impl Server {
             strangers: 0,
             strangers_since: None,
             checksummer: Checksummer::new(),
-            head: [0; HEADER_BYTES + 64],
+            head: [0; Control::MAX_BYTES],
             last_sent: None,
             stats: ServerStats::default(),
         }
@@ -622,32 +601,12 @@ impl Server {
     }
 
     fn build_control(&mut self, control: Control) -> Packet<'_> {
-        let mut header = match control {
-            Control::HelloAck { session, attempt, .. } => Header::new(Kind::HelloAck, session, attempt),
-            Control::Reset { session, .. } => Header::new(Kind::Reset, session, 0),
-            Control::KeepAlive { session, .. } => Header::new(Kind::KeepAlive, session, 0),
-            Control::Bye { session, .. } => Header::new(Kind::Bye, session, 0),
-            Control::Status { session, request, .. } => Header::new(Kind::Status, session, request),
-        };
-        let mut head_bytes = HEADER_BYTES;
-        match control {
-            Control::HelloAck { client, mtu, slots, .. } => {
-                head_bytes += HelloAck::BYTES;
-                let ack = HelloAck { client: client.0, server: self.config.incarnation.0, mtu, slots };
-                self.head[HEADER_BYTES..head_bytes].copy_from_slice(&ack.encode());
-            }
-            Control::Status { received, flags, .. } => {
-                head_bytes += size_of::<u128>();
-                header.flags = flags;
-                self.head[HEADER_BYTES..head_bytes].copy_from_slice(&received.0.to_le_bytes());
-            }
-            Control::Reset { .. } | Control::KeepAlive { .. } | Control::Bye { .. } => {}
-        }
-        header.encode(&mut self.head[..head_bytes], &[], &mut self.checksummer);
+        let head_bytes = control.encode(self.config.incarnation, &mut self.head, &mut self.checksummer);
         Packet { head: &self.head[..head_bytes], body: &[] }
     }
 
-    /// The packet that `poll_transmit` gave last could not be sent: keep it (or, its link closed, drop it).
+    /// The packet that `poll_transmit` gave last could not be sent: keep it. When its link has closed, call
+    /// `link_closed`, too: that drops it.
     pub fn not_sent(&mut self) {
         let Some(sent) = self.last_sent.take() else { return };
         self.stats.packets_sent -= 1;

@@ -310,6 +310,23 @@ fn windows_go_on_without_timers_when_many_long_messages_compete() {
 }
 
 #[test]
+fn responses_that_arrived_leave_the_window_without_another_request() {
+    let mut pair = Pair::new(1500);
+    pair.client = Client::new(ClientConfig { slots: 32, ..client_config(1500) }, pair.now);
+    pair.answering = Answering::Later;
+    pair.run();
+    for seed in 0..32 {
+        pair.request(&message(5000, 16, seed));
+    }
+    pair.run();
+    for (token, message) in pair.executed.clone() {
+        pair.server.respond(token, &answer(&message));
+        pair.run();
+    }
+    assert_eq!((pair.complete.len(), pair.client.stats().timeouts), (32, 0), "32 times 4 packets exceed the window");
+}
+
+#[test]
 fn a_packet_that_the_port_does_not_take_is_sent_next_time() {
     let mut pair = Pair::new(1500);
     let refuse_once = |pair: &mut Pair| {
