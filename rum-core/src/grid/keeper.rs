@@ -1,7 +1,7 @@
 //! The thread that keeps the client's sessions alive while the program does not fault.
 
 use std::{
-    io,
+    io, process,
     sync::{Arc, Condvar, Mutex},
     thread::{self, JoinHandle},
     time::Duration,
@@ -18,6 +18,7 @@ const PERIOD: Duration = Duration::from_millis(250);
 pub struct Keeper {
     stop: Arc<(Mutex<bool>, Condvar)>,
     thread: Option<JoinHandle<()>>,
+    process: u32,
 }
 
 impl Keeper {
@@ -29,7 +30,7 @@ impl Keeper {
         let previous = SigSet::all().thread_swap_mask(nix::sys::signal::SigmaskHow::SIG_SETMASK)?;
         let thread = thread::Builder::new().name("rum-keeper".into()).spawn(move || keep(&pager, &signal));
         previous.thread_set_mask()?;
-        Ok(Self { stop, thread: Some(thread?) })
+        Ok(Self { stop, thread: Some(thread?), process: process::id() })
     }
 }
 
@@ -48,6 +49,11 @@ fn keep(pager: &Pager, (stop, changed): &(Mutex<bool>, Condvar)) {
 
 impl Drop for Keeper {
     fn drop(&mut self) {
+        // A forked child has the handle but not the thread, and perhaps a lock that nobody will ever release.
+        if process::id() != self.process {
+            std::mem::forget(self.thread.take());
+            return;
+        }
         *lock(&self.stop.0) = true;
         self.stop.1.notify_all();
         if let Some(thread) = self.thread.take() {
