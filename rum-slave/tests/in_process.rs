@@ -25,7 +25,7 @@ fn connect(hub: &MemoryHub) -> TestClient {
 }
 
 fn short_lease(memory_bytes: u64) -> Options {
-    Options { lease: Duration::from_millis(200), ..Options::new(memory_bytes) }
+    Options { lease: Duration::from_millis(1500), ..Options::new(memory_bytes) }
 }
 
 #[test]

@@ -7,7 +7,7 @@ use std::{
     io::{BufRead, BufReader},
     os::unix::process::ExitStatusExt,
     path::Path,
-    process::{Child, Command, Stdio},
+    process::{Child, Command, ExitStatus, Stdio},
     thread,
     time::{Duration, Instant},
 };
@@ -147,26 +147,29 @@ fn clients_killed_in_full_flood_leave_nothing_behind() {
     const ROUNDS: usize = 67;
     let directory = directory();
     let socket = directory.path().join("s");
-    let slave = SlaveProcess::start(&socket, &["-m", "64M", "--lease", "300ms"]);
+    let slave = SlaveProcess::start(&socket, &["-m", "1G", "--lease", "5s"]);
     let mut witness = slave.connect();
     let extent = witness.reserve(1).unwrap()[0];
     witness.write(&[(page(extent, 0), &pattern(7))]).unwrap();
     let before = (slave.descriptors(), slave.resident_bytes());
     for _ in 0..ROUNDS {
-        let mut flooders: Vec<Child> = (0..3).map(|_| flooder(&socket)).collect();
-        assert_eq!(witness.read(&[page(extent, 0)]).unwrap(), [pattern(7)]);
-        for flooder in &mut flooders {
-            flooder.kill().unwrap();
-            assert_eq!(flooder.wait().unwrap().signal(), Some(Signal::SIGKILL as i32), "it was in full flood");
+        let mut look = || assert_eq!(witness.read(&[page(extent, 0)]).unwrap(), [pattern(7)]);
+        let flooders = [(); 3].map(|()| {
+            let flooder = Flooder::start(&socket);
+            look();
+            flooder
+        });
+        for flooder in flooders {
+            assert_eq!(flooder.kill().signal(), Some(Signal::SIGKILL as i32), "it was in full flood");
+            look();
         }
-        assert_eq!(witness.read(&[page(extent, 0)]).unwrap(), [pattern(7)]);
     }
     wait_for("the leases to end", || witness.stat().reserved_extents == 1);
     wait_for("the descriptors to close", || slave.descriptors() <= before.0);
     let grown = slave.resident_bytes().saturating_sub(before.1);
     assert!(grown < 16 << 20, "{grown} bytes more than before");
     let mut last = slave.connect();
-    assert_eq!(last.reserve(63).unwrap().len(), 63, "all that was reclaimed can be had");
+    assert_eq!(last.reserve(1023).unwrap().len(), 1023, "all that was reclaimed can be had");
     slave.signal(Signal::SIGTERM);
     let (status, rest) = slave.wait();
     assert_eq!(status.code(), Some(0));
@@ -176,19 +179,37 @@ fn clients_killed_in_full_flood_leave_nothing_behind() {
 const FLOOD: &str = "RUM_SLAVE_TEST_FLOOD";
 
 /// This test program again, as a client that floods the slave until it is killed.
-fn flooder(socket: &Path) -> Child {
-    let mut child = Command::new(env::current_exe().unwrap())
-        .args(["--exact", "flood", "--nocapture"])
-        .env(FLOOD, socket)
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
-    assert!(lines.any(|line| line.unwrap().contains("flooding")), "the flooder ended");
-    child
+struct Flooder(Child);
+
+impl Flooder {
+    /// Starts one and waits until it floods.
+    fn start(socket: &Path) -> Self {
+        let mut child = Command::new(env::current_exe().unwrap())
+            .args(["--exact", "flood", "--nocapture"])
+            .env(FLOOD, socket)
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        let flooder = Self(child);
+        assert!(lines.any(|line| line.unwrap().contains("flooding")), "the flooder ended");
+        flooder
+    }
+
+    fn kill(mut self) -> ExitStatus {
+        self.0.kill().unwrap();
+        self.0.wait().unwrap()
+    }
 }
 
-/// Does nothing unless started by `flooder`.
+impl Drop for Flooder {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// Does nothing unless started by `Flooder`.
 #[test]
 fn flood() {
     let Some(socket) = env::var_os(FLOOD) else { return };
