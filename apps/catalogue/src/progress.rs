@@ -11,7 +11,7 @@ pub struct Progress {
 impl Progress {
     /// A bar with `label` before it.
     pub fn new(label: &str) -> Self {
-        let bar = ProgressBar::with_draw_target(Some(0), ProgressDrawTarget::stderr_with_hz(10));
+        let bar = ProgressBar::with_draw_target(Some(1), ProgressDrawTarget::stderr_with_hz(10));
         let style = ProgressStyle::with_template("{prefix:16} {msg:10} [{bar:40}] {percent:>3} %  {elapsed}");
         bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()).progress_chars("=> "));
         bar.set_prefix(label.to_owned());
