@@ -17,8 +17,8 @@ use rum_net::port::{
     vhost_user::{ListenOptions, VhostClientPort, VhostListenPort},
 };
 
-const ROUND_TRIPS: usize = 400_000;
-const STREAM_TIME: Duration = Duration::from_millis(700);
+const ROUND_TRIPS: usize = 100_000;
+const STREAM_TIME: Duration = Duration::from_millis(200);
 const RUNS: usize = 5;
 const HEADER_BYTES: usize = 14;
 /// Where a packet says how long the answer is to be: 0 means as long as itself.

@@ -134,6 +134,12 @@ impl VhostClientPort {
         self.closed = true;
     }
 
+    fn refill(&mut self) {
+        if self.receive_ring.publish() {
+            notify::ring(&self.kick_receive);
+        }
+    }
+
     /// Looks whether the slave is still there, at the cost of a system call.
     fn check_peer(&mut self) {
         let mut fds = [notify::poll_for(self.socket.as_raw_fd(), libc::POLLRDHUP)];
@@ -205,10 +211,12 @@ impl Port for VhostClientPort {
         }
         if count > 0 {
             self.empty_polls = 0;
-            if self.receive_ring.publish() {
-                notify::ring(&self.kick_receive);
+            if self.receive_ring.refill_due() {
+                self.refill();
             }
         } else {
+            // Off the way of a packet: nothing is there to do now.
+            self.refill();
             self.empty_polls += 1;
             if self.empty_polls >= EMPTY_POLLS_BETWEEN_CHECKS {
                 self.empty_polls = 0;
@@ -220,6 +228,7 @@ impl Port for VhostClientPort {
 
     fn wait(&mut self, timeout: Duration, wake: Option<RawFd>) -> io::Result<()> {
         self.flush();
+        self.refill();
         self.receive_ring.want_calls(true);
         let mut ready = self.receive_ring.has_used();
         if self.starved {

@@ -30,8 +30,8 @@ const BURST: usize = 32;
 const ALWAYS_POLLED: usize = 16;
 /// Polls without a packet until a connection counts as idle.
 const IDLE_POLLS: u32 = 1024;
-/// The descriptors are looked after once in so many polls and packets.
-const POLLS_BETWEEN_EVENTS: usize = 512;
+/// The descriptors are looked after once in so many polls, a packet counting as four.
+const POLLS_BETWEEN_EVENTS: usize = 1024;
 /// Bytes of the buffer a packet is copied to; an honest one is far shorter, a longer one is an attack.
 const PACKET_BUFFER_BYTES: usize = 64 << 10;
 const EVENTS_A_TURN: usize = 64;
@@ -559,7 +559,7 @@ impl Port for VhostListenPort {
                 _ => self.cursor += 1,
             }
         }
-        self.polls_to_events = self.polls_to_events.saturating_sub(1 + received);
+        self.polls_to_events = self.polls_to_events.saturating_sub(1 + 4 * received);
         received
     }
 

@@ -74,6 +74,30 @@ pub(super) unsafe fn copy_in(from: &[u8], to: *mut u8) {
     forget_memory(to);
 }
 
+/// Fetches the two cache lines at an address, to be read soon. Any address will do.
+#[inline]
+pub(super) fn expect_read(at: *const u8) {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: a hint; it cannot fault and changes nothing.
+    unsafe {
+        std::arch::asm!("prefetcht0 [{0}]", "prefetcht0 [{0} + 64]", in(reg) at, options(nostack, preserves_flags, readonly));
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = at;
+}
+
+/// Fetches the two cache lines at an address, to be written soon. Any address will do.
+#[inline]
+pub(super) fn expect_write(at: *mut u8) {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: a hint; it cannot fault and changes nothing (a CPU without it takes it for no instruction).
+    unsafe {
+        std::arch::asm!("prefetchw [{0}]", "prefetchw [{0} + 64]", in(reg) at, options(nostack, preserves_flags, readonly));
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = at;
+}
+
 /// Makes the compiler forget all it knows of the contents of memory. Costs no instruction.
 #[inline]
 fn forget_memory(at: *const u8) {
