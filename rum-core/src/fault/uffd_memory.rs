@@ -173,8 +173,8 @@ impl UffdMemory {
         progress
     }
 
-    /// One page that MOVE refuses though it is mapped: a zero page before Linux 6.9, a mapping that straddles a
-    /// boundary the program has made.
+    /// What a page that MOVE refuses means. Linux 6.8 refuses pages of zeros that were never written, too (EBUSY):
+    /// there they stay in the region until they are written.
     fn take_error(&mut self, page: PageNumber, frame: FrameNumber, done: usize, error: i32) -> TakeError {
         match error {
             // Pinned or shared; or locked in memory by the program, or its protection changed.
@@ -302,8 +302,14 @@ impl Memory for UffdMemory {
         while done < count {
             let (taken, stopped_by) = self.take_run(first, to, done, step.min(count - done));
             done += taken;
+            emptied &= taken == 0;
             match stopped_by {
                 None => {}
+                // The program itself has given the page up (MADV_DONTNEED): it reads as zeros.
+                Some(libc::ENOENT) => {
+                    self.load_frames(FrameNumber(to.0 + done as u32), 1)?;
+                    done += 1;
+                }
                 // A run over a boundary that the program has made (mlock, mprotect) is refused as a whole.
                 Some(libc::EINVAL) if step > 1 && count - done > 1 => step = 1,
                 // The frame holds a page that we do not know of: nothing of ours.

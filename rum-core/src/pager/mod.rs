@@ -299,10 +299,12 @@ impl Pager {
         let mut patience = Patience::new(started);
         let mut core = self.lock();
         core.count_fault(self.own_threads);
+        if core.is_resident(page) {
+            core.map_again(page);
+        }
         loop {
             match core.step(page) {
                 Step::Mapped => {
-                    core.local.memory.wake(page);
                     core.local.counters.fault_ns += started.elapsed().as_nanos() as u64;
                     return FaultOutcome::Resolved;
                 }
@@ -337,6 +339,19 @@ impl Core {
         if self.local.counters.faults % THREADS_CHECK == 1 {
             self.threaded = threads::count().is_some_and(|threads| threads > own_threads + 1);
         }
+    }
+
+    fn is_resident(&self, page: PageNumber) -> bool {
+        (page.0 as usize) < self.local.table.len() && self.local.table.state(page) == PageState::Resident
+    }
+
+    /// Wakes the threads that wait for a page that is mapped. If the program has given it up by madvise of its own, it
+    /// is zeros.
+    fn map_again(&mut self, page: PageNumber) {
+        if let Err(error) = self.local.memory.install_zeros(page, 1) {
+            self.local.lose(format_args!("cannot map a page of zeros: {error}"));
+        }
+        self.local.memory.wake(page);
     }
 
     /// Forgets what is known of an extent's pages that are not resident: the slaves know.
