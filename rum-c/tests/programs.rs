@@ -2,13 +2,13 @@
 
 mod common;
 
-use common::{ENGINES, Grid, compile, run};
+use common::{Grid, compile, engines, run};
 
 #[test]
 fn every_c_function_does_what_the_header_says() {
     let grid = Grid::start(2, 64);
     let program = compile("tests/c/api.c", grid.directory.path(), &["-std=c11"]);
-    for engine in ENGINES {
+    for engine in engines() {
         let ran = run(grid.command(&program, "512K").env("RUM_FAULT_ENGINE", engine));
         assert!(ran.output.status.success(), "{engine}: {ran}");
         assert!(ran.stdout.starts_with("Location        : 127.0.0.1, 02:00:00:00:00:01\nlinks vhost:"), "{ran}");
@@ -30,7 +30,7 @@ fn a_program_for_the_original_compiles_unchanged() {
 fn containers_larger_than_the_budget_hold_what_plain_ones_do() {
     let grid = Grid::start(2, 256);
     let program = compile("tests/c/containers.cpp", grid.directory.path(), &["-std=c++17"]);
-    for engine in ENGINES {
+    for engine in engines() {
         let ran = run(grid.command(&program, "4M").env("RUM_FAULT_ENGINE", engine));
         assert!(ran.output.status.success() && ran.stdout == "ok\n", "{engine}: {ran}");
     }
@@ -41,7 +41,7 @@ fn far_buffers_work_in_system_calls() {
     let grid = Grid::start(1, 128);
     let plain = compile("tests/c/system_calls.c", &grid.subdirectory("plain"), &["-std=gnu11"]);
     let fortified = compile("tests/c/system_calls.c", grid.directory.path(), &["-std=gnu11", "-D_FORTIFY_SOURCE=2"]);
-    let runs = ENGINES.map(|engine| (&plain, engine)).into_iter().chain([(&fortified, "uffd-inline")]);
+    let runs = engines().into_iter().map(|engine| (&plain, engine)).chain([(&fortified, "uffd-inline")]);
     for (program, engine) in runs {
         let ran = run(grid.command(program, "2M").env("RUM_FAULT_ENGINE", engine));
         assert!(ran.output.status.success() && ran.stdout == "ok\n", "{engine}: {ran}");

@@ -11,7 +11,7 @@ use std::{
     thread,
 };
 
-use common::{ENGINES, Grid};
+use common::{Grid, engines};
 use rum_core::{config::Config, grid::Grid as CoreGrid};
 
 const BYTES: usize = 10 << 20;
@@ -58,7 +58,7 @@ fn work_on_far_buffers(grid: &CoreGrid, directory: &std::path::Path) {
 #[test]
 fn std_works_on_far_buffers_under_every_engine() {
     let grid = Grid::start(1, 64);
-    for engine in ENGINES {
+    for engine in engines() {
         let mut config = Config::from_env(Some(&grid.machines())).unwrap();
         config.local_budget_bytes = 2 << 20;
         config.engine = Some(engine.parse().unwrap());

@@ -10,10 +10,14 @@ use std::{
     time::{Duration, Instant},
 };
 
+use rum_core::fault::probe;
 use rum_slave::{Options, Slave, SlaveHandle};
 
-/// The engines of `RUM_FAULT_ENGINE`.
-pub const ENGINES: [&str; 3] = ["uffd-thread", "uffd-inline", "sigsegv"];
+/// The engines of `RUM_FAULT_ENGINE` that this machine and user may have.
+pub fn engines() -> Vec<&'static str> {
+    let refused: Vec<_> = probe().into_iter().filter(|it| !it.allowed).map(|it| it.name).collect();
+    ["uffd-thread", "uffd-inline", "sigsegv"].into_iter().filter(|engine| !refused.contains(engine)).collect()
+}
 
 const RUN_TIMEOUT: Duration = Duration::from_secs(120);
 
