@@ -16,9 +16,6 @@ use allocator_api2::alloc::{AllocError, Allocator};
 
 use crate::grid::Grid;
 
-/// Alignments up to this are kept when an allocation moves: what C promises for any `malloc`.
-const REALLOC_ALIGNMENT: usize = 16;
-
 /// Puts a collection into the far memory of a grid. The borrow keeps the grid joined for as long as the collection lives.
 #[derive(Clone, Copy, Debug)]
 pub struct FarAllocator<'g> {
@@ -34,8 +31,8 @@ impl<'g> FarAllocator<'g> {
     /// # Safety
     /// As `Allocator::grow` and `Allocator::shrink` together.
     unsafe fn resize(&self, pointer: NonNull<u8>, old: Layout, new: Layout) -> Result<NonNull<[u8]>, AllocError> {
-        if old.size() != 0 && new.size() != 0 && old.align().max(new.align()) <= REALLOC_ALIGNMENT {
-            let moved = self.grid.realloc(pointer, new.size()).map_err(|_| AllocError)?;
+        if old.size() != 0 && new.size() != 0 && old.align() == new.align() {
+            let moved = self.grid.realloc_aligned(pointer, new.size(), new.align()).map_err(|_| AllocError)?;
             return Ok(NonNull::slice_from_raw_parts(moved, new.size()));
         }
         let fresh = self.allocate(new)?;
