@@ -47,3 +47,12 @@ fn far_buffers_work_in_system_calls() {
         assert!(ran.output.status.success() && ran.stdout == "ok\n", "{engine}: {ran}");
     }
 }
+
+#[test]
+fn a_named_object_is_found_by_the_next_program() {
+    let grid = Grid::start(3, 32);
+    let program = compile("tests/c/named.c", grid.directory.path(), &["-std=c11"]);
+    for argument in ["create", "change", "check", "free", "missing"] {
+        run(grid.command(&program, "256K").arg(argument)).expect("ok\n");
+    }
+}

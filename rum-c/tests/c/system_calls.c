@@ -10,6 +10,7 @@
 #include <sys/random.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/uio.h>
 #include <sys/un.h>
 #include <sys/wait.h>
@@ -377,6 +378,32 @@ static void small(void) {
     rum_c_free(place);
 }
 
+/* What cannot be caught gives an error or the right data, never other data. */
+static void uncaught(void) {
+    int fd = temporary();
+    errno = 0;
+    ssize_t written = syscall(SYS_write, fd, full(10), BYTES);
+    CHECK(written == (ssize_t)BYTES || (written == -1 && errno == EFAULT) || (written > 0 && written < (ssize_t)BYTES));
+    if (written > 0)
+        expect_file(fd, 10, (size_t)written);
+    close(fd);
+
+    FILE *file = fdopen(temporary(), "w+");
+    memset(far_a, 'p', BYTES);
+    far_a[BYTES - 1] = 0;
+    memset(far_b, 0, BYTES);
+    int printed = fprintf(file, "%s", (char *)far_a);
+    CHECK(printed == (int)BYTES - 1 || printed < 0);
+    fflush(file);
+    off_t length = lseek(fileno(file), 0, SEEK_END);
+    char *local = malloc(BYTES);
+    CHECK(pread(fileno(file), local, BYTES, 0) == length);
+    for (off_t i = 0; i < length; i++)
+        CHECK(local[i] == 'p');
+    free(local);
+    fclose(file);
+}
+
 static void *blocked_read(void *argument) {
     int *fd = argument;
     return read(*fd, far_a, BYTES) == -1 ? NULL : argument;
@@ -418,7 +445,7 @@ int main(int argc, char **argv) {
         void (*run)(void);
     } tests[] = {{"files", files},     {"vectors", vectors},         {"streams", streams}, {"nonblocking", nonblocking},
                  {"messages", messages}, {"standard_io", standard_io}, {"small", small},     {"cancelled", cancelled},
-                 {"children", children}};
+                 {"children", children},     {"uncaught", uncaught}};
     for (size_t i = 0; i < sizeof tests / sizeof *tests; i++) {
         if (argc > 1 && strcmp(argv[1], tests[i].name) != 0)
             continue;
