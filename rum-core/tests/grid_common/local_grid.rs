@@ -1,0 +1,227 @@
+//! Grids for tests: slaves as processes over vhost-user or Ethernet, or as threads over the in-process port.
+
+use std::{
+    path::PathBuf,
+    time::{Duration, Instant},
+};
+
+use rum_core::{
+    config::{Config, Machine},
+    fault::EngineKind,
+    grid::Grid,
+};
+use rum_net::port::{
+    MacAddr, Port,
+    inject::{Faults, Inject},
+    memory::MemoryHub,
+};
+use rum_slave::{
+    Options, Slave, SlaveHandle,
+    port::{PortOptions, open},
+    stop::stop,
+};
+
+use super::{
+    MIB,
+    namespaces::Namespaces,
+    player::{Player, argument, number, say},
+};
+
+/// The part of a slave: serves until it is killed or the test has gone.
+pub fn play_slave() {
+    let link = argument("link").parse().expect("a link");
+    let port = open(&link, PortOptions::default()).unwrap_or_else(|error| panic!("{error}"));
+    let lease = Duration::from_millis(number("lease_ms"));
+    let options = Options { lease, ..Options::new(number("memory")) };
+    say(&format!("ready {}", port.mac()));
+    let mut slave = Slave::new(vec![port], options).expect("a slave");
+    let (_stopper, stop) = stop().expect("descriptors");
+    std::thread::spawn(|| {
+        let _ = std::io::copy(&mut std::io::stdin(), &mut std::io::sink());
+        std::process::exit(0);
+    });
+    slave.run(&stop);
+}
+
+/// A process that plays a slave.
+pub struct SlaveProcess {
+    player: Option<Player>,
+    pub machine: Machine,
+    memory: usize,
+    lease: Duration,
+}
+
+fn mac_of(text: &str) -> MacAddr {
+    let mut bytes = text.split(':').map(|byte| u8::from_str_radix(byte, 16).expect("hexadecimal"));
+    MacAddr(std::array::from_fn(|_| bytes.next().expect("six bytes")))
+}
+
+impl SlaveProcess {
+    fn arguments(link: &str, memory: usize, lease: Duration) -> [(&'static str, String); 3] {
+        [("link", link.to_owned()), ("memory", memory.to_string()), ("lease_ms", lease.as_millis().to_string())]
+    }
+
+    fn new(number: usize, link: &str, memory: usize, lease: Duration) -> Self {
+        Self { player: None, machine: machine(number, link), memory, lease }
+    }
+
+    pub fn start(&mut self) {
+        let link = self.machine.link.to_string();
+        let mut player = Player::start("slave", &Self::arguments(&link, self.memory, self.lease));
+        player.hear("ready");
+        self.player = Some(player);
+    }
+
+    pub fn player(&self) -> &Player {
+        self.player.as_ref().expect("it runs")
+    }
+
+    /// As `kill -9`.
+    pub fn kill(&mut self) {
+        self.player.take().expect("it runs").kill();
+    }
+
+    pub fn resident_bytes(&self) -> usize {
+        let statm = std::fs::read_to_string(format!("/proc/{}/statm", self.player().pid())).expect("it lives");
+        statm.split(' ').nth(1).and_then(|pages| pages.parse::<usize>().ok()).expect("statm's form") * super::PAGE
+    }
+}
+
+/// The line of machines.csv for a slave.
+pub fn machine(number: usize, link: &str) -> Machine {
+    Machine {
+        ip: format!("10.0.0.{}", number + 1),
+        mac: MacAddr([2, 0, 0, 0, 0, number as u8 + 1]),
+        link: link.parse().expect("a link"),
+        name: None,
+        memory_bytes: None,
+    }
+}
+
+/// Slaves of one grid, each a process with a socket.
+pub struct VhostGrid {
+    pub slaves: Vec<SlaveProcess>,
+    _folder: tempfile::TempDir,
+}
+
+pub const LONG_LEASE: Duration = Duration::from_secs(60);
+
+impl VhostGrid {
+    pub fn start(count: usize, memory_each: usize) -> Self {
+        Self::with_lease(count, memory_each, LONG_LEASE)
+    }
+
+    pub fn with_lease(count: usize, memory_each: usize, lease: Duration) -> Self {
+        let folder = tempfile::tempdir().expect("a folder");
+        let socket = |number: usize| -> PathBuf { folder.path().join(format!("s{number}")) };
+        let slave = |n| SlaveProcess::new(n, &format!("vhost:{}", socket(n).display()), memory_each, lease);
+        let mut slaves: Vec<_> = (0..count).map(slave).collect();
+        slaves.iter_mut().for_each(SlaveProcess::start);
+        Self { slaves, _folder: folder }
+    }
+
+    /// What a client process has to be told.
+    pub fn machines(&self) -> String {
+        machines_text(&self.machine_list())
+    }
+
+    pub fn machine_list(&self) -> Vec<Machine> {
+        self.slaves.iter().map(|slave| slave.machine.clone()).collect()
+    }
+
+    /// A client of the grid in this process.
+    pub fn join(&self, budget: usize) -> Grid {
+        Grid::join(config(self.machine_list(), budget, None)).unwrap_or_else(|error| panic!("{error}"))
+    }
+}
+
+/// One slave on a veth pair, in a namespace of its own.
+pub struct EthernetGrid {
+    pub slave: SlaveProcess,
+    pub namespaces: Namespaces,
+}
+
+impl EthernetGrid {
+    pub fn start(mtu: usize, memory: usize) -> Self {
+        let namespaces = Namespaces::new(mtu);
+        let link = "af_packet:rum0";
+        let mut slave = SlaveProcess::new(0, link, memory, LONG_LEASE);
+        let arguments = SlaveProcess::arguments(link, memory, LONG_LEASE);
+        let mut player = Player::start_in(&namespaces.right, "slave", &arguments);
+        slave.machine.mac = mac_of(&player.hear("ready"));
+        slave.player = Some(player);
+        Self { slave, namespaces }
+    }
+}
+
+/// Slaves as threads of this process.
+pub struct MemoryGrid {
+    hubs: Vec<MemoryHub>,
+    _slaves: Vec<SlaveHandle>,
+}
+
+/// As jumbo Ethernet frames that hold a page.
+pub const MEMORY_MTU: usize = 9000;
+
+impl MemoryGrid {
+    pub fn start(count: usize, memory_each: usize) -> Self {
+        Self::with(count, memory_each, MEMORY_MTU)
+    }
+
+    pub fn with(count: usize, memory_each: usize, mtu: usize) -> Self {
+        let start = |_| {
+            let (hub, port) = MemoryHub::new(mtu).expect("a hub");
+            let options = Options { lease: LONG_LEASE, ..Options::new(memory_each as u64) };
+            (hub, Slave::start(vec![Box::new(port)], options).expect("a slave"))
+        };
+        let (hubs, slaves) = (0..count).map(start).unzip();
+        Self { hubs, _slaves: slaves }
+    }
+
+    pub fn join(&self, budget: usize, engine: Option<EngineKind>, faults: Option<Faults>) -> Grid {
+        let machines = (0..self.hubs.len()).map(|number| machine(number, "vdev:memory")).collect();
+        let ports = self.hubs.iter().enumerate().map(|(number, hub)| -> Box<dyn Port> {
+            let port = hub.connect().expect("a port");
+            match faults {
+                Some(faults) => Box::new(Inject::new(port, Faults { seed: faults.seed + number as u64, ..faults })),
+                None => Box::new(port),
+            }
+        });
+        Grid::join_over(config(machines, budget, engine), ports.collect()).unwrap_or_else(|error| panic!("{error}"))
+    }
+}
+
+pub fn config(machines: Vec<Machine>, budget: usize, engine: Option<EngineKind>) -> Config {
+    Config { machines, local_budget_bytes: budget as u64, engine }
+}
+
+/// Machines as one line of text.
+pub fn machines_text(machines: &[Machine]) -> String {
+    let line = |m: &Machine| format!("{},{},{}", m.ip, m.mac, m.link);
+    machines.iter().map(line).collect::<Vec<_>>().join(";")
+}
+
+/// The machines that this process was started with.
+pub fn machines_argument() -> Vec<Machine> {
+    let text = argument("machines").replace(';', "\n");
+    rum_core::config::parse_machines("machines", text.as_bytes(), None).unwrap_or_else(|error| panic!("{error}"))
+}
+
+/// Joins the grid that this process was told of, with the budget it was told in MiB and the engine, if any.
+pub fn join_as_told() -> Grid {
+    let engine = argument("engine");
+    let engine = (!engine.is_empty()).then(|| engine.parse().unwrap_or_else(|error| panic!("{error}")));
+    let started = Instant::now();
+    let grid = Grid::join(config(machines_argument(), number("budget_mib") as usize * MIB, engine));
+    let grid = grid.unwrap_or_else(|error| panic!("{error}"));
+    say(&format!("joined in {:.1?}, engine {}", started.elapsed(), grid.engine()));
+    grid
+}
+
+/// Starts a client process of a grid.
+pub fn client(role: &str, machines: &str, budget_mib: usize, more: &[(&str, String)]) -> Player {
+    let mut arguments =
+        vec![("machines", machines.to_owned()), ("budget_mib", budget_mib.to_string()), ("engine", String::new())];
+    arguments.extend(more.iter().map(|(name, value)| (*name, value.clone())));
+    Player::start(role, &arguments)
+}
