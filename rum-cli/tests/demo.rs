@@ -1,0 +1,58 @@
+//! `rum demo` with few records, and with a program that does not keep its promises.
+
+use std::{fs, os::unix::fs::PermissionsExt, path::Path, process::Command};
+
+fn demo(catalogue: Option<&Path>) -> (Option<i32>, String) {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_rum"));
+    command.args(["demo", "--slaves", "2", "--memory", "64M", "--records", "1500"]);
+    if let Some(path) = catalogue {
+        command.env("RUM_CATALOGUE_BIN", path);
+    }
+    let output = command.output().unwrap();
+    (output.status.code(), String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+/// The demo with a stand-in for the catalogue program: `run` is what its runs in far memory do.
+fn demo_with(run: &str) -> (Option<i32>, String) {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("catalogue");
+    let plain = r#"{"records":1,"payload_bytes":1,"seed":1,"found":1,"word_counts":[],"answers":"right",
+        "load_s":1,"lookups_s":1,"search_s":1,"total_s":3,"far":null}"#;
+    let script = format!(
+        "#!/bin/sh\n[ $1 = prepare ] && {{ echo none > \"$2\"; exit; }}\n\
+         for last; do :; done; [ $last = --plain ] && {{ echo '{plain}'; exit; }}\n{run}\n"
+    );
+    fs::write(&path, script).unwrap();
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+    demo(Some(&path))
+}
+
+#[test]
+fn few_records_are_enough_for_a_demo() {
+    let (code, said) = demo(None);
+    assert_eq!(said.lines().last(), Some("demo: ok"), "{said}");
+    assert_eq!(code, Some(0));
+    for part in
+        ["3 slaves", "vhost-user", "engine", "plain memory", "far, all local", "far, 50 % local", "far, 25 % local"]
+    {
+        assert_eq!(said.contains(part), part != "3 slaves", "{part} in {said}");
+    }
+}
+
+#[test]
+fn a_program_that_fails_fails_the_demo() {
+    for (run, why) in [
+        ("exit 9", "demo: FAILED: far, all local ended with exit status: 9"),
+        ("kill -SEGV $$", "demo: FAILED: far, all local ended with signal: 11"),
+        ("echo nonsense", "demo: FAILED: the result of far, all local cannot be read"),
+        ("exec \"$0\" run --plain", "demo: FAILED: far, all local did not run in far memory"),
+        (
+            "\"$0\" run --plain | sed s/right/wrong/",
+            "demo: FAILED: far, all local gave other answers (wrong) than plain",
+        ),
+    ] {
+        let (code, said) = demo_with(run);
+        assert!(said.lines().last().is_some_and(|line| line.starts_with(why)), "{run}: {said}");
+        assert_eq!(code, Some(1));
+    }
+}
