@@ -32,10 +32,8 @@ fn few_records_are_enough_for_a_demo() {
     let (code, said) = demo(None);
     assert_eq!(said.lines().last(), Some("demo: ok"), "{said}");
     assert_eq!(code, Some(0));
-    for part in
-        ["3 slaves", "vhost-user", "engine", "plain memory", "far, all local", "far, 50 % local", "far, 25 % local"]
-    {
-        assert_eq!(said.contains(part), part != "3 slaves", "{part} in {said}");
+    for part in ["2 slaves", "vhost-user", "engine", "plain memory", "all local", "50 % local", "25 % local"] {
+        assert!(said.contains(part), "{part} in {said}");
     }
 }
 
