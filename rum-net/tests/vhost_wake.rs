@@ -77,6 +77,40 @@ fn ten_thousand_sleeps_lose_no_wake_up() {
 }
 
 #[test]
+fn what_arrived_before_a_wait_ends_it_at_once() {
+    let dir = socket_dir();
+    let path = dir.path().join("slave");
+    let mut slave = VhostListenPort::bind(&path, ListenOptions::default()).unwrap();
+    let (echoed, sent) = (AtomicBool::new(false), AtomicBool::new(false));
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let mut port = VhostClientPort::connect(&path).unwrap();
+            port.transmit(LinkId(0), &[&frame(64, 1)]).unwrap();
+            port.flush();
+            sent.store(true, Ordering::Release);
+            while !echoed.load(Ordering::Acquire) {
+                std::thread::yield_now();
+            }
+            // The slave has not called: this side did not sleep then.
+            sleep_checked(&mut port, None);
+            assert_eq!(port.receive(1, &mut |_, _| {}), 1);
+        });
+        let start = Instant::now();
+        while !sent.load(Ordering::Acquire) {
+            assert!(start.elapsed() < TOO_LONG);
+            slave.receive(0, &mut |_, _| {});
+        }
+        // Likewise: the client has not kicked a slave that polls.
+        sleep_checked(&mut slave, None);
+        let mut echo = Echo::default();
+        while echo.turn(&mut slave) == 0 {
+            assert!(start.elapsed() < TOO_LONG);
+        }
+        echoed.store(true, Ordering::Release);
+    });
+}
+
+#[test]
 fn the_wake_descriptor_ends_a_wait() {
     let dir = socket_dir();
     let path = dir.path().join("slave");
