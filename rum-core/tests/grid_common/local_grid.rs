@@ -15,11 +15,7 @@ use rum_net::port::{
     inject::{Faults, Inject},
     memory::MemoryHub,
 };
-use rum_slave::{
-    Options, Slave, SlaveHandle,
-    port::{PortOptions, open},
-    stop::stop,
-};
+use rum_slave::{Options, Slave, SlaveHandle, port::open, stop::stop};
 
 use super::{
     MIB,
@@ -30,7 +26,7 @@ use super::{
 /// The part of a slave: serves until it is killed or the test has gone.
 pub fn play_slave() {
     let link = argument("link").parse().expect("a link");
-    let port = open(&link, PortOptions::default()).unwrap_or_else(|error| panic!("{error}"));
+    let port = open(&link, false).unwrap_or_else(|error| panic!("{error}"));
     let lease = Duration::from_millis(number("lease_ms"));
     let options = Options { lease, ..Options::new(number("memory")) };
     say(&format!("ready {}", port.mac()));
