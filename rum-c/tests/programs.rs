@@ -49,6 +49,16 @@ fn far_buffers_work_in_system_calls() {
 }
 
 #[test]
+fn a_thread_that_blocks_all_signals_may_touch_far_memory() {
+    let grid = Grid::start(1, 64);
+    let program = compile("tests/c/blocked_signals.c", grid.directory.path(), &["-std=gnu11", "-pthread"]);
+    for engine in engines() {
+        let ran = run(grid.command(&program, "512K").env("RUM_FAULT_ENGINE", engine));
+        assert!(ran.output.status.success() && ran.stdout == "ok\n", "{engine}: {ran}");
+    }
+}
+
+#[test]
 fn a_named_object_is_found_by_the_next_program() {
     let grid = Grid::start(3, 32);
     let program = compile("tests/c/named.c", grid.directory.path(), &["-std=c11"]);

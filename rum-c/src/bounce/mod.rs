@@ -12,6 +12,7 @@ mod files;
 mod memory;
 mod paths;
 mod real;
+mod signals;
 mod sockets;
 mod stdio;
 mod transfer;

@@ -13,7 +13,7 @@ use std::{
 use libc::{
     DIR, FILE, dev_t, epoll_event, gid_t, iovec, mmsghdr, mode_t, msghdr, nfds_t, off_t, pollfd, size_t, sockaddr,
 };
-use libc::{socklen_t, ssize_t, stat as Stat, statx as Statx, timespec, uid_t};
+use libc::{sigset_t, socklen_t, ssize_t, stat as Stat, statx as Statx, timespec, uid_t};
 
 fn resolve(address: &AtomicPtr<c_void>, name: &CStr) -> Option<*mut c_void> {
     let known = address.load(Relaxed);
@@ -106,6 +106,9 @@ next_definitions! {
     fn poll(fds: *mut pollfd, count: nfds_t, timeout_ms: c_int) -> c_int { bare!(SYS_poll, fds, count, timeout_ms) }
     fn epoll_wait(fd: c_int, events: *mut epoll_event, most: c_int, timeout_ms: c_int) -> c_int { bare!(SYS_epoll_wait, fd, events, most, timeout_ms) }
     fn epoll_ctl(fd: c_int, what: c_int, of: c_int, event: *mut epoll_event) -> c_int { bare!(SYS_epoll_ctl, fd, what, of, event) }
+
+    fn pthread_sigmask(how: c_int, set: *const sigset_t, previous: *mut sigset_t) -> c_int { missing(libc::ENOSYS) }
+    fn sigprocmask(how: c_int, set: *const sigset_t, previous: *mut sigset_t) -> c_int { missing(-1) }
 
     fn fread(to: *mut c_void, size: size_t, count: size_t, stream: *mut FILE) -> size_t { missing(0) }
     fn fread_unlocked(to: *mut c_void, size: size_t, count: size_t, stream: *mut FILE) -> size_t { missing(0) }

@@ -120,6 +120,7 @@ impl Local {
             self.table.enqueue(PageNumber(page));
         }
         self.resident += count;
+        debug_assert_eq!(self.resident, self.table.queued(), "every resident page waits for its eviction");
         self.note_recent(first, count);
         self.note_peak();
     }

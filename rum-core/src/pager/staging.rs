@@ -55,11 +55,6 @@ impl Staging {
         Self { chunks: vec![Chunk::default(); frames.div_ceil(CHUNK_FRAMES)], loaded: 0, free_loaded: 0 }
     }
 
-    /// Frames in all.
-    pub fn frames(&self) -> usize {
-        self.chunks.len() * CHUNK_FRAMES
-    }
-
     /// Frames that own a physical page.
     pub fn loaded(&self) -> usize {
         self.loaded
