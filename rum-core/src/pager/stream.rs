@@ -71,7 +71,7 @@ mod tests {
     fn random_faults_bring_hardly_more_than_one_page() {
         let mut streams = Streams::default();
         let brought: usize = (0..10_000u64)
-            .map(|i| PageNumber(((i * 6_364_136_223_846_793_005) >> 40) as u32 % 100_003))
+            .map(|i| PageNumber((i.wrapping_mul(6_364_136_223_846_793_005) >> 40) as u32 % 100_003))
             .map(|page| {
                 let window = streams.window(page);
                 streams.advanced(page, window);
