@@ -102,6 +102,7 @@ fn finish(config: Config, fabric: Fabric) -> Result<Grid, JoinError> {
     let mut transport = Transport::new(fabric);
     reach_all(&mut transport, &config.machines)?;
     let capacity = transport.capacity_extents(&config.machines)? * EXTENT_BYTES;
+    let keep_alive = transport.keep_alive();
     let region_bytes = capacity.saturating_mul(4).clamp(MIN_REGION_BYTES, MAX_REGION_BYTES);
     let (memory, pending) = fault::start(config.engine, region_bytes, FRAMES)?;
     let base = memory.base() as usize;
@@ -109,7 +110,7 @@ fn finish(config: Config, fabric: Fabric) -> Result<Grid, JoinError> {
     let own_threads = 1 + u64::from(pending.kind() == EngineKind::UffdThread);
     let pager = Pager::new(memory, Box::new(transport), budget_pages, own_threads);
     let engine = pending.run(pager.clone());
-    let keeper = Keeper::start(pager.clone())?;
+    let keeper = Keeper::start(pager.clone(), keep_alive)?;
     let extents = region_bytes / EXTENT_BYTES;
     let territory = Arc::new(Territory {
         pager,
@@ -135,7 +136,7 @@ fn finish(config: Config, fabric: Fabric) -> Result<Grid, JoinError> {
 }
 
 impl Transport {
-    /// Asks every slave how much memory it serves.
+    /// Asks every slave how much memory it serves, and learns how long its leases are.
     fn capacity_extents(&mut self, machines: &[Machine]) -> Result<usize, JoinError> {
         let mut capacity = 0;
         for (slave, machine) in machines.iter().enumerate() {
@@ -147,6 +148,7 @@ impl Transport {
             let stat = Stat::decode_response(&answer)
                 .map_err(|error| JoinError::Protocol { link: link(), why: error.to_string() })?;
             capacity += stat.capacity_extents as usize;
+            self.renew_within(stat.lease);
         }
         Ok(capacity)
     }

@@ -12,6 +12,7 @@ use nix::sys::signal::SigSet;
 use super::lock;
 use crate::pager::Pager;
 
+/// The longest between two ticks.
 const PERIOD: Duration = Duration::from_millis(250);
 
 /// Ends its thread at drop.
@@ -22,24 +23,25 @@ pub struct Keeper {
 }
 
 impl Keeper {
-    /// Starts to call `Pager::tick` now and then.
-    pub fn start(pager: Arc<Pager>) -> io::Result<Self> {
+    /// Starts to call `Pager::tick`, at least as often as sessions are kept alive.
+    pub fn start(pager: Arc<Pager>, keep_alive: Duration) -> io::Result<Self> {
+        let period = PERIOD.min(keep_alive);
         let stop = Arc::new((Mutex::new(false), Condvar::new()));
         let signal = stop.clone();
         // The program's signals are for its own threads.
         let previous = SigSet::all().thread_swap_mask(nix::sys::signal::SigmaskHow::SIG_SETMASK)?;
-        let thread = thread::Builder::new().name("rum-keeper".into()).spawn(move || keep(&pager, &signal));
+        let thread = thread::Builder::new().name("rum-keeper".into()).spawn(move || keep(&pager, period, &signal));
         previous.thread_set_mask()?;
         Ok(Self { stop, thread: Some(thread?), process: process::id() })
     }
 }
 
-fn keep(pager: &Pager, (stop, changed): &(Mutex<bool>, Condvar)) {
+fn keep(pager: &Pager, period: Duration, (stop, changed): &(Mutex<bool>, Condvar)) {
     let mut stopped = lock(stop);
     while !*stopped {
         drop(stopped);
         pager.tick();
-        let waited = changed.wait_timeout_while(lock(stop), PERIOD, |stopped| !*stopped);
+        let waited = changed.wait_timeout_while(lock(stop), period, |stopped| !*stopped);
         stopped = match waited {
             Ok((guard, _)) => guard,
             Err(poisoned) => poisoned.into_inner().0,

@@ -22,8 +22,10 @@ use crate::pager::remote::{ExtentHome, Remote, RemoteEvent, RemoteFailure, Slave
 pub const MAX_REQUEST_BYTES: usize = WRITE_HEAD_MAX_BYTES + MAX_BATCH_PAGES * PAGE_BYTES;
 /// Sleep at most this long for a packet.
 const IDLE: Duration = Duration::from_micros(500);
-/// An idle session is kept alive this often.
+/// An idle session is kept alive this often, or more often where leases are short.
 const KEEP_ALIVE: Duration = Duration::from_secs(1);
+/// A lease is renewed so often before it could end.
+const RENEWALS: u32 = 4;
 
 #[derive(Clone, Copy)]
 enum Purpose {
@@ -58,6 +60,7 @@ pub struct Transport {
     fabric: Fabric,
     slaves: Vec<Slave>,
     kept_alive: Instant,
+    keep_alive: Duration,
     leaving: bool,
 }
 
@@ -67,7 +70,17 @@ impl Transport {
         let slaves = (0..fabric.peers())
             .map(|_| Slave { pending: Vec::with_capacity(SLOTS), incarnation: None, reset: false, loss: None })
             .collect();
-        Self { fabric, slaves, kept_alive: Instant::now(), leaving: false }
+        Self { fabric, slaves, kept_alive: Instant::now(), keep_alive: KEEP_ALIVE, leaving: false }
+    }
+
+    /// Keeps sessions alive often enough for a lease.
+    pub fn renew_within(&mut self, lease: Duration) {
+        self.keep_alive = self.keep_alive.min(lease / RENEWALS);
+    }
+
+    /// How often sessions are kept alive: `tick` has to be called at least as often.
+    pub fn keep_alive(&self) -> Duration {
+        self.keep_alive
     }
 
     /// Sends a message and waits for the answer while nothing else is in flight.
@@ -143,7 +156,7 @@ impl Remote for Transport {
 
     fn tick(&mut self) {
         self.fabric.reopen_closed_ports();
-        if self.kept_alive.elapsed() >= KEEP_ALIVE {
+        if self.kept_alive.elapsed() >= self.keep_alive {
             self.kept_alive = Instant::now();
             for index in 0..self.slaves.len() {
                 self.fabric.session_mut(PeerIndex(index)).keep_alive(self.kept_alive);
