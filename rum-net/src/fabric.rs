@@ -160,6 +160,10 @@ impl Fabric {
 
     /// Opens ports anew whose other end has gone, if it is back. To be called now and then, outside fault handlers.
     pub fn reopen_closed_ports(&mut self) {
+        for attachment in &mut self.attachments {
+            // A port that is hardly polled would not notice for long that its other end has gone; a wait looks.
+            let _ = attachment.port.wait(Duration::ZERO, None);
+        }
         for (index, attachment) in self.attachments.iter_mut().enumerate().filter(|(_, a)| a.port.is_closed()) {
             let Ok(port) = open_client(&attachment.spec) else { continue };
             attachment.port = port;
