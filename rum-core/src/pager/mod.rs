@@ -16,7 +16,10 @@ mod stream;
 
 use std::{
     hint, process,
-    sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError, TryLockError,
+        atomic::{AtomicUsize, Ordering},
+    },
     thread,
     time::{Duration, Instant},
 };
@@ -43,6 +46,10 @@ pub const MIN_BUDGET_PAGES: usize = 64;
 const SPIN: Duration = Duration::from_micros(10);
 /// Sleep between polls after waiting this long.
 const PATIENCE: Duration = Duration::from_millis(2);
+/// Sleep this long without the lock when others want it.
+const TURN: Duration = Duration::from_micros(50);
+/// Try to get the lock so often before sleeping between attempts.
+const LOCK_SPINS: u32 = 512;
 /// The user is told about a wait this long, and again each time it has passed.
 const COMPLAINT: Duration = Duration::from_secs(5);
 /// Looks at the number of the process's threads once in so many faults.
@@ -87,6 +94,8 @@ pub fn page_metadata_bytes(pages: usize) -> usize {
 /// The pager of one region.
 pub struct Pager {
     core: Mutex<Core>,
+    /// Threads that wait for `core`: who waits for the network then lets them have it.
+    contenders: AtomicUsize,
     /// Held during a call: there is one buffer for answers.
     calls: Mutex<()>,
     /// Threads of RUM's own in the process, which mostly sleep.
@@ -151,27 +160,49 @@ impl Pager {
         let reserve = (budget_pages / RESERVE_SHARE).min(MAX_RESERVE);
         let local = Local::new(memory, budget_pages);
         let core = Mutex::new(Core { local, remote, reserve, threaded: false });
-        Arc::new(Self { core, calls: Mutex::new(()), own_threads })
+        Arc::new(Self { core, contenders: AtomicUsize::new(0), calls: Mutex::new(()), own_threads })
     }
 
     fn lock(&self) -> MutexGuard<'_, Core> {
         let mut rounds = 0u32;
         loop {
             match self.core.try_lock() {
-                Ok(core) => return core,
+                Ok(core) => {
+                    if rounds > 0 {
+                        self.contenders.fetch_sub(1, Ordering::Relaxed);
+                    }
+                    return core;
+                }
                 Err(TryLockError::Poisoned(_)) => {
                     say(format_args!("the pager has failed before; far memory cannot be trusted"));
                     process::abort();
                 }
                 Err(TryLockError::WouldBlock) => {
+                    if rounds == 0 {
+                        self.contenders.fetch_add(1, Ordering::Relaxed);
+                    }
                     rounds += 1;
-                    if rounds.is_multiple_of(64) {
+                    if rounds > LOCK_SPINS {
+                        thread::sleep(TURN);
+                    } else if rounds.is_multiple_of(64) {
                         thread::yield_now();
                     }
                     hint::spin_loop();
                 }
             }
         }
+    }
+
+    /// Sleeps until a packet may have come; without the lock if others want it, who would never get it otherwise where
+    /// they share a CPU with this thread.
+    fn sleep(&self) -> MutexGuard<'_, Core> {
+        if self.contenders.load(Ordering::Relaxed) > 0 {
+            thread::sleep(TURN);
+            return self.lock();
+        }
+        let mut core = self.lock();
+        core.remote.idle();
+        core
     }
 
     /// Repeats `attempt` under the lock, and polls in between, until it gives a value.
@@ -189,7 +220,7 @@ impl Pager {
             }
             drop(core);
             if patience.pass() {
-                self.lock().remote.idle();
+                drop(self.sleep());
             }
         }
     }
@@ -318,11 +349,7 @@ impl Pager {
                 continue;
             }
             drop(core);
-            let sleep = patience.pass();
-            core = self.lock();
-            if sleep {
-                core.remote.idle();
-            }
+            core = if patience.pass() { self.sleep() } else { self.lock() };
         }
     }
 }
