@@ -234,6 +234,11 @@ impl Slaves {
         Ok((slaves, path))
     }
 
+    /// The processes' numbers, which they keep when they become `rum-slave`.
+    pub fn pids(&self) -> Vec<Pid> {
+        self.slaves.iter().map(|slave| process_id(&slave.child)).collect()
+    }
+
     /// Waits until each has said that it is ready.
     pub fn wait_until_ready(&mut self, signals: &Signals) -> Result<(), SlavesError> {
         self.slaves.iter_mut().try_for_each(|slave| slave.wait_for(READY, signals).map(drop))

@@ -8,6 +8,7 @@
 
 #![allow(unsafe_code)]
 
+mod bare;
 mod bitmap;
 mod cpu;
 mod engine;
@@ -25,6 +26,7 @@ use std::{fmt, io, str::FromStr};
 
 use rum_net::PAGE_BYTES;
 
+pub use bare::BareFaults;
 pub use engine::{Engine, EngineError, Options, PendingEngine, start, start_with};
 pub use probe::{Capability, probe};
 

@@ -1,0 +1,76 @@
+//! The child processes that measure: `rum bench --worker NAME -- ARGUMENTS`. Each prints one JSON object of numbers.
+
+use std::process::ExitCode;
+
+use rum_core::{
+    config::{Config, ConfigError},
+    fault::{EngineError, EngineKind, TakeError},
+    grid::{Grid, JoinError},
+};
+use rum_net::port::vhost_user::{BindError, ConnectError};
+
+use super::{bare, fault_latency, stage::Measured};
+
+/// Why a worker failed.
+#[derive(Debug, thiserror::Error)]
+pub enum WorkerError {
+    #[error("unknown worker, or wrong arguments for it")]
+    Usage,
+    #[error(transparent)]
+    Join(#[from] JoinError),
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    #[error(transparent)]
+    Engine(#[from] EngineError),
+    #[error(transparent)]
+    Take(#[from] TakeError),
+    #[error(transparent)]
+    Connect(#[from] ConnectError),
+    #[error(transparent)]
+    Bind(#[from] BindError),
+    #[error(transparent)]
+    Io(#[from] std::io::Error),
+    #[error("far memory is full: {0}")]
+    Full(String),
+    #[error("{0}")]
+    Wrong(String),
+}
+
+/// Runs the worker `name`.
+pub fn run(name: &str, arguments: &[String]) -> ExitCode {
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    match dispatch(name, &arguments) {
+        Ok(measured) => {
+            println!("{}", serde_json::to_string(&measured).unwrap_or_default());
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            eprintln!("rum bench: worker {name}: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn dispatch(name: &str, arguments: &[&str]) -> Result<Measured, WorkerError> {
+    match (name, arguments) {
+        ("echo", [path]) => bare::echo(path.as_ref()),
+        ("round-trip", [path]) => bare::round_trip(path.as_ref()),
+        ("bare-fault", [engine]) => bare::fault(parse(engine)?),
+        ("fault", [engine, kind]) => fault_latency::worker(parse(engine)?, kind),
+        _ => Err(WorkerError::Usage),
+    }
+}
+
+fn parse(engine: &str) -> Result<EngineKind, WorkerError> {
+    engine.parse().map_err(|_| WorkerError::Usage)
+}
+
+/// Joins the grid that the environment names.
+pub fn join(engine: EngineKind) -> Result<Grid, WorkerError> {
+    Ok(Grid::join(Config { engine: Some(engine), ..Config::from_env(None)? })?)
+}
+
+/// A worker's result.
+pub fn measured<const N: usize>(values: [(&str, f64); N]) -> Measured {
+    values.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
+}
