@@ -134,7 +134,6 @@ impl Player {
     /// Waits for its end.
     #[track_caller]
     pub fn end(mut self, longest: Duration) -> End {
-        self.stdin = None;
         let deadline = Instant::now() + longest;
         let status = loop {
             if let Some(status) = self.child.try_wait().expect("our own child") {
