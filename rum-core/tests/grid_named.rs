@@ -126,12 +126,11 @@ fn a_named_object_outlives_a_killed_client() {
 fn an_object_freed_by_another_is_not_mistaken_for_its_successor() {
     let _turn = Turn::wait();
     let slaves = VhostGrid::start(1, 32 * MIB);
-    let mut holder = actor(&slaves, "read-twice", 50);
     let grid = slaves.join(8 * MIB);
     let object = grid.alloc_named(&hash("object"), SIZE, None).expect("room");
     fill(&far(&object), 50);
     grid.flush();
-    holder.tell("there");
+    let mut holder = actor(&slaves, "read-twice", 50);
     holder.hear("first");
     assert!(grid.free_named(&hash("object"), None));
     let anew = grid.alloc_named(&hash("object"), SIZE, None).expect("room");
@@ -224,15 +223,10 @@ fn play_read() {
     assert!(holds(&far(&object), number("mark")));
 }
 
-/// Waits for the object, reads it, and reads it again, having asked for it anew or not.
+/// Reads the object, and reads it again, having asked for it anew or not.
 fn play_read_twice() {
     let grid = join_as_told();
-    let mut object = grid.get_named(&hash("object"), None);
-    if object.is_none() {
-        told();
-        object = grid.get_named(&hash("object"), None);
-    }
-    let object = object.expect("it is there");
+    let object = grid.get_named(&hash("object"), None).expect("it is there");
     assert!(holds(&far(&object), number("mark")));
     say("first");
     if told() == "again" {
