@@ -16,10 +16,11 @@ use nix::errno::Errno;
 
 use super::{
     ETHERNET_HEADER_BYTES, MAX_PACKET_BYTES, MTU,
+    driver_ring::{Buffers, ReceiveRing, TransmitRing},
     handshake::{self, HandshakeError, MemoryOffer, RingOffer},
     memory_map::{Mapping, MemoryMap},
     notify, random_mac,
-    ring::{Buffers, NET_HEADER_BYTES, PushError, ReceiveRing, TransmitRing, Violation, part_bytes},
+    ring::{NET_HEADER_BYTES, PushError, Violation, part_bytes},
 };
 use crate::port::{LinkId, MacAddr, Port, TransmitError};
 
@@ -102,7 +103,7 @@ impl VhostClientPort {
     fn set_up(path: &Path, socket: UnixStream, deadline: Instant) -> Result<Self, HandshakeError> {
         let layout = Layout::new(RING_SIZE);
         let file = sealed_memory(layout.bytes)?;
-        let mapping = Mapping::new(file.as_fd(), 0, layout.bytes, true)?;
+        let mapping = Mapping::new(file.as_fd(), 0, layout.bytes)?;
         let memory = Arc::new(MemoryMap::own(mapping, MEMORY_START));
         let no_room = || HandshakeError::Io(io::Error::other("the rings do not fit their memory"));
         let receive_ring = ReceiveRing::new(memory.clone(), RING_SIZE, layout.rings[0], layout.buffers[0]);

@@ -13,9 +13,10 @@ use vhost::vhost_user::{BackendReqHandler, Error};
 
 use super::{
     CloseReason,
+    device_ring::DeviceRing,
     negotiation::{FROM_CLIENT, Negotiation, SharedNegotiation, TO_CLIENT},
     notify::Signaller,
-    ring::{DeviceRing, PushError, Violation},
+    ring::{PushError, Violation},
 };
 use crate::port::LinkId;
 
@@ -162,6 +163,11 @@ impl Connection {
 
     fn whole_message_waits(&self) -> Result<bool, CloseReason> {
         let socket = self.socket();
+        // Asked before the look at the header: what arrives in between is an event of its own.
+        let (waiting, unread) = (queue_bytes(socket, libc::FIONREAD)?, queue_bytes(socket, libc::TIOCOUTQ)?);
+        if unread > MAX_UNREAD_BYTES {
+            return Err(CloseReason::UnreadReplies);
+        }
         let mut header = [0u8; MESSAGE_HEADER_BYTES];
         // SAFETY: peeks at most 12 bytes into a live array.
         let got = unsafe {
@@ -171,10 +177,6 @@ impl Connection {
             let error = std::io::Error::last_os_error();
             let none_yet = matches!(error.kind(), std::io::ErrorKind::WouldBlock | std::io::ErrorKind::Interrupted);
             return if got < 0 && none_yet { Ok(false) } else { Err(CloseReason::Disconnected) };
-        }
-        let (waiting, unread) = (queue_bytes(socket, libc::FIONREAD)?, queue_bytes(socket, libc::TIOCOUTQ)?);
-        if unread > MAX_UNREAD_BYTES {
-            return Err(CloseReason::UnreadReplies);
         }
         if (got as usize) < MESSAGE_HEADER_BYTES {
             // Half a header; or the rest of it came with descriptors of its own, which no honest client sends.

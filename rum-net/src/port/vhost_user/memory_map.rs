@@ -46,14 +46,19 @@ unsafe impl Send for Mapping {}
 unsafe impl Sync for Mapping {}
 
 impl Mapping {
-    /// Maps `len` bytes from `offset` (page-aligned) of a file, for reading and writing. `populate` allocates all
-    /// its pages at once.
-    pub(super) fn new(file: BorrowedFd<'_>, offset: u64, len: usize, populate: bool) -> io::Result<Self> {
+    /// Maps `len` bytes from `offset` (page-aligned) of a file, for reading and writing.
+    pub(super) fn new(file: BorrowedFd<'_>, offset: u64, len: usize) -> io::Result<Self> {
         let offset = libc::off_t::try_from(offset).map_err(|_| io::Error::from_raw_os_error(libc::EOVERFLOW))?;
-        let flags = libc::MAP_SHARED | if populate { libc::MAP_POPULATE } else { 0 };
         // SAFETY: a new mapping at an address of the kernel's choice touches nothing that exists.
         let base = unsafe {
-            libc::mmap(std::ptr::null_mut(), len, libc::PROT_READ | libc::PROT_WRITE, flags, file.as_raw_fd(), offset)
+            libc::mmap(
+                std::ptr::null_mut(),
+                len,
+                libc::PROT_READ | libc::PROT_WRITE,
+                libc::MAP_SHARED,
+                file.as_raw_fd(),
+                offset,
+            )
         };
         if base == libc::MAP_FAILED {
             return Err(io::Error::last_os_error());
@@ -186,7 +191,7 @@ fn map_checked(file: &File, offset: u64, len: u64) -> Result<(Mapping, *mut u8),
     let page = 4096;
     let slack = offset % page;
     let span = usize::try_from(len + slack).map_err(|_| MemoryError::TooMuch)?;
-    let mapping = Mapping::new(std::os::fd::AsFd::as_fd(file), offset - slack, span, false)?;
+    let mapping = Mapping::new(std::os::fd::AsFd::as_fd(file), offset - slack, span)?;
     let host = mapping.base().wrapping_add(slack as usize);
     Ok((mapping, host))
 }

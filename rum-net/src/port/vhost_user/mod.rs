@@ -8,10 +8,12 @@
 //! |---|---|
 //! | `shared` | single accesses to memory that the other side may change |
 //! | `memory_map` | map a client's memory if that is safe, translate its addresses |
-//! | `ring` | split virtqueues, device side and driver side |
+//! | `ring` | the shared parts of a split virtqueue |
+//! | `device_ring`, `driver_ring` | the slave's side of it, and the client's |
 //! | `notify` | eventfds, poll, a signal that never blocks |
 //! | `negotiation` | the slave's handler of vhost-user messages |
 //! | `connection` | one client, as the slave sees it |
+//! | `socket_file` | the file of the slave's socket |
 //! | `listener` | the slave's port |
 //! | `handshake`, `client` | the client's messages and port |
 //!
@@ -21,6 +23,8 @@
 
 mod client;
 mod connection;
+mod device_ring;
+mod driver_ring;
 mod handshake;
 mod listener;
 mod memory_map;
@@ -28,10 +32,12 @@ mod negotiation;
 mod notify;
 mod ring;
 mod shared;
+mod socket_file;
 mod stats;
 
 pub use client::{ConnectError, VhostClientPort};
-pub use listener::{BindError, ListenOptions, VhostListenPort};
+pub use listener::{ListenOptions, VhostListenPort};
+pub use socket_file::BindError;
 pub use stats::{CloseReason, VhostStats};
 
 use super::MacAddr;

@@ -16,10 +16,7 @@ use vhost::vhost_user::{
 };
 
 use super::{
-    CloseReason, F_MRG_RXBUF, F_VERSION_1,
-    memory_map::MemoryMap,
-    notify,
-    ring::{DeviceRing, MAX_SIZE},
+    CloseReason, F_MRG_RXBUF, F_VERSION_1, device_ring::DeviceRing, memory_map::MemoryMap, notify, ring::MAX_SIZE,
 };
 
 /// The number of the ring that the slave puts packets into.
