@@ -18,6 +18,7 @@ use rum_net::{
 use super::{
     stage::{Measured, worker_ready},
     stats::{Random, mean, quantile},
+    throughput::LOCAL_PAGES,
     worker::{WorkerError, measured},
 };
 
@@ -31,6 +32,7 @@ const FAULT_PAGES: usize = 16_384;
 const FAULT_ROUNDS: usize = 4;
 /// On a loaded machine the samples that come in so long have to do.
 pub const LONGEST: Duration = Duration::from_secs(2);
+const STREAM_TIME: Duration = Duration::from_millis(700);
 /// A round trip that takes longer has been lost.
 const LOST: Duration = Duration::from_secs(5);
 
@@ -114,4 +116,30 @@ pub fn fault(engine: EngineKind) -> Result<Measured, WorkerError> {
         bare.touch(&random.permutation(FAULT_PAGES), &mut times)?;
     }
     Ok(measured([("mean", mean(&times)), ("p50", quantile(&mut times, 0.5)), ("p99", quantile(&mut times, 0.99))]))
+}
+
+/// The port's streaming: many requests under way, each page copied once into local memory of the size that RUM has.
+pub fn stream(path: &Path) -> Result<Measured, WorkerError> {
+    const WINDOW: u64 = 128;
+    let mut port = VhostClientPort::connect(path)?;
+    let mut local = vec![1u8; LOCAL_PAGES * PAGE_BYTES];
+    let request = [0x55u8; REQUEST_BYTES];
+    let (mut sent, mut got, mut at) = (0u64, 0u64, 0usize);
+    let started = Instant::now();
+    while started.elapsed() < STREAM_TIME {
+        for _ in 0..64 {
+            while sent - got < WINDOW && port.transmit(LinkId(0), &[&request]).is_ok() {
+                sent += 1;
+            }
+            port.flush();
+            got += port.receive(64, &mut |_, packet| {
+                let page = &packet[packet.len() - PAGE_BYTES..];
+                local[at..at + PAGE_BYTES].copy_from_slice(page);
+                at = (at + PAGE_BYTES) % (LOCAL_PAGES * PAGE_BYTES);
+            }) as u64;
+        }
+    }
+    let rate = got as f64 * PAGE_BYTES as f64 / started.elapsed().as_nanos() as f64;
+    hint::black_box(&local);
+    Ok(measured([("gbps", rate)]))
 }

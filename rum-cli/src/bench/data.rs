@@ -24,3 +24,8 @@ pub fn far_words(grid: &Grid, count: usize) -> Result<FarWords<'_>, WorkerError>
     words.extend((0..count).map(word));
     Ok(words)
 }
+
+/// The sum of all words, as a program that reads them would find it.
+pub fn sum(words: &[u64]) -> u64 {
+    words.iter().fold(0, |sum, word| sum.wrapping_add(*word))
+}

@@ -8,9 +8,15 @@ mod bare;
 mod data;
 mod fault_latency;
 mod figure;
+mod locality;
+mod metadata;
+mod resident;
 mod stage;
 mod stats;
+mod swap;
+mod throughput;
 mod worker;
+mod zram;
 
 use std::process::ExitCode;
 
@@ -27,7 +33,14 @@ struct Bench {
 }
 
 /// In the order they are measured. A new figure is a new file here and a line in this table.
-const BENCHES: &[Bench] = &[Bench { id: "R1", measure: fault_latency::measure }];
+const BENCHES: &[Bench] = &[
+    Bench { id: "R1", measure: fault_latency::measure },
+    Bench { id: "R2", measure: throughput::measure },
+    Bench { id: "R3", measure: locality::measure },
+    Bench { id: "R5", measure: swap::measure },
+    Bench { id: "R10", measure: metadata::measure },
+    Bench { id: "R11", measure: resident::measure },
+];
 
 #[derive(clap::Args)]
 pub struct Arguments {

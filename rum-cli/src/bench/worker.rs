@@ -9,7 +9,7 @@ use rum_core::{
 };
 use rum_net::port::vhost_user::{BindError, ConnectError};
 
-use super::{bare, fault_latency, stage::Measured};
+use super::{bare, fault_latency, locality, metadata, resident, stage::Measured, swap, throughput, zram};
 
 /// Why a worker failed.
 #[derive(Debug, thiserror::Error)]
@@ -57,6 +57,14 @@ fn dispatch(name: &str, arguments: &[&str]) -> Result<Measured, WorkerError> {
         ("round-trip", [path]) => bare::round_trip(path.as_ref()),
         ("bare-fault", [engine]) => bare::fault(parse(engine)?),
         ("fault", [engine, kind]) => fault_latency::worker(parse(engine)?, kind),
+        ("stream", [path]) => bare::stream(path.as_ref()),
+        ("scan", [engine]) => throughput::worker(parse(engine)?),
+        ("locality", [engine, workload]) => locality::worker(parse(engine)?, workload),
+        ("far-read", [engine]) => swap::far_worker(parse(engine)?),
+        ("swap-read", [cgroup]) => swap::swap_worker(cgroup.as_ref()),
+        ("zram", [disk_bytes, limit_bytes]) => zram::keeper(disk_bytes, limit_bytes),
+        ("metadata", [engine, kind]) => metadata::worker(parse(engine)?, kind),
+        ("resident", [engine]) => resident::worker(parse(engine)?),
         _ => Err(WorkerError::Usage),
     }
 }
