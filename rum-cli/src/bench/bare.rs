@@ -56,6 +56,8 @@ pub fn echo(path: &Path) -> Result<Measured, WorkerError> {
         port.flush();
         empty = if received == 0 { empty + 1 } else { 0 };
         if empty > ECHO_POLLS {
+            // It does not sleep while somebody has not been told of these.
+            port.link_changes(&mut |_, _| {});
             port.wait(Duration::from_secs(1), None)?;
             empty = 0;
         }
