@@ -19,6 +19,9 @@ pub enum PortError {
         /// What happened.
         why: BindError,
     },
+    /// A kind of port that a slave does not serve.
+    #[error("cannot serve {0}: a switch's port (vhost-listen) is for clients, and comes later; use vhost:PATH")]
+    NotServed(PortSpec),
     /// A DPDK port, which names itself.
     #[error("cannot serve {0}")]
     Dpdk(#[from] DpdkError),
@@ -33,7 +36,8 @@ pub fn open(spec: &PortSpec, force: bool) -> Result<Box<dyn Port>, PortError> {
 /// As `open`, with faults in front of the port, for tests.
 pub fn open_with_faults(spec: &PortSpec, force: bool, faults: Option<Faults>) -> Result<Box<dyn Port>, PortError> {
     match spec {
-        PortSpec::Vhost(path) | PortSpec::VhostListen(path) => {
+        PortSpec::VhostListen(_) => Err(PortError::NotServed(spec.clone())),
+        PortSpec::Vhost(path) => {
             let port = VhostListenPort::bind(path, ListenOptions::default());
             Ok(boxed(port.map_err(|why| PortError::Vhost { port: spec.clone(), why })?, faults))
         }

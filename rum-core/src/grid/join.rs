@@ -6,6 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use rand::{TryRng, rngs::SysRng};
 use rum_net::{
     EXTENT_BYTES, PAGE_BYTES,
     fabric::Fabric,
@@ -45,7 +46,7 @@ impl Grid {
     /// Joins over ports that are open already, one for each machine: for grids in one process.
     pub fn join_over(config: Config, ports: OpenPorts) -> Result<Self, JoinError> {
         assert_eq!(ports.len(), config.machines.len(), "one port a machine");
-        let mut fabric = Fabric::new(Incarnation(rand::random()));
+        let mut fabric = Fabric::new(draw_incarnation()?);
         for (machine, port) in config.machines.iter().zip(ports) {
             fabric.add_peer_on(port, machine.mac, MAX_REQUEST_BYTES);
         }
@@ -53,8 +54,15 @@ impl Grid {
     }
 }
 
+/// From the system, not from a generator of this process, which a forked child would share with its parent.
+fn draw_incarnation() -> Result<Incarnation, JoinError> {
+    let mut bytes = [0; 16];
+    SysRng.try_fill_bytes(&mut bytes).map_err(|error| JoinError::Random(error.to_string()))?;
+    Ok(Incarnation(u128::from_le_bytes(bytes)))
+}
+
 pub fn join(config: Config) -> Result<Grid, JoinError> {
-    let mut fabric = Fabric::new(Incarnation(rand::random()));
+    let mut fabric = Fabric::new(draw_incarnation()?);
     let deadline = Instant::now() + REACH_PATIENCE;
     for machine in &config.machines {
         attach(&mut fabric, machine, deadline)?;

@@ -45,6 +45,9 @@ pub enum JoinError {
         /// What happened and what to do.
         why: String,
     },
+    /// The system gave no random numbers.
+    #[error("the system gives no random numbers: {0}")]
+    Random(String),
     /// The thread that keeps the leases alive could not be started.
     #[error("cannot start a thread: {0}")]
     Thread(#[from] std::io::Error),
