@@ -157,6 +157,24 @@ fn a_client_stopped_for_longer_than_its_lease_is_fenced() {
     }
 }
 
+/// A client that was stopped for longer than its lease, and had nothing, has lost nothing: it goes on.
+#[test]
+fn a_client_without_memory_outlives_its_lease() {
+    let _turn = Turn::wait();
+    let lease = Duration::from_secs(1);
+    let slaves = VhostGrid::with_lease(2, 8 * MIB, lease);
+    let mut stopped = client("come-back", &slaves.machines(), 1, &[]);
+    stopped.hear("joined");
+    stopped.signal(Signal::SIGSTOP);
+    let grid = slaves.join(MIB);
+    wait_for("the end of the stopped client's lease", lease * 10, || {
+        grid.slaves().iter().all(|slave| slave.is_some_and(|slave| slave.sessions == 1))
+    });
+    stopped.signal(Signal::SIGCONT);
+    stopped.tell("allocate");
+    drop(stopped.succeed(LONGEST));
+}
+
 /// Not a test of its own: the entry of the processes that the tests start.
 #[test]
 fn play() {
@@ -165,6 +183,7 @@ fn play() {
         Some("slave") => play_slave(),
         Some("work") => play_work(),
         Some("take-all") => play_take_all(),
+        Some("come-back") => play_come_back(),
         Some(other) => panic!("no role {other:?}"),
     }
 }
@@ -177,6 +196,22 @@ fn play_work() {
     let outcome = shadow::run(&grid, Plan { seed: number("seed"), bytes: 8 * MIB, ops: 20_000, far_one_in: 40 });
     check(&own, mark);
     say(&format!("{} operations in {:.1?}, {} fetches", outcome.ops, outcome.took, outcome.stats.fetch_faults));
+}
+
+fn play_come_back() {
+    let grid = join_as_told();
+    say("joined");
+    told();
+    // A request that was on its way when the session ended is not repeated.
+    let mut allocated = None;
+    wait_for("memory on every slave", LONGEST, || {
+        allocated = (0..4).map(|_| mebibyte(&grid).ok()).collect::<Option<Vec<_>>>();
+        allocated.is_some()
+    });
+    for (mark, far) in allocated.unwrap_or_default().iter().enumerate() {
+        fill(far, mark as u64);
+        check(far, mark as u64);
+    }
 }
 
 fn play_take_all() {

@@ -6,12 +6,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use rand::{TryRng, rngs::SysRng};
 use rum_net::{
     EXTENT_BYTES, PAGE_BYTES,
     fabric::Fabric,
     port::{Port, open::OpenError},
-    rpc::Incarnation,
     wire::message::{REQUEST_HEAD_BYTES, Stat, encode_stat},
 };
 
@@ -22,7 +20,7 @@ use super::{
     named::NamedObjects,
     placement::Placement,
     space::{Owners, Space},
-    transport::{MAX_REQUEST_BYTES, Transport},
+    transport::{MAX_REQUEST_BYTES, Transport, draw_incarnation},
     types::JoinError,
 };
 use crate::{
@@ -46,7 +44,7 @@ impl Grid {
     /// Joins over ports that are open already, one for each machine: for grids in one process.
     pub fn join_over(config: Config, ports: OpenPorts) -> Result<Self, JoinError> {
         assert_eq!(ports.len(), config.machines.len(), "one port a machine");
-        let mut fabric = Fabric::new(draw_incarnation()?);
+        let mut fabric = Fabric::new(draw_incarnation().map_err(JoinError::Random)?);
         for (machine, port) in config.machines.iter().zip(ports) {
             fabric.add_peer_on(port, machine.mac, MAX_REQUEST_BYTES);
         }
@@ -54,15 +52,8 @@ impl Grid {
     }
 }
 
-/// From the system, not from a generator of this process, which a forked child would share with its parent.
-fn draw_incarnation() -> Result<Incarnation, JoinError> {
-    let mut bytes = [0; 16];
-    SysRng.try_fill_bytes(&mut bytes).map_err(|error| JoinError::Random(error.to_string()))?;
-    Ok(Incarnation(u128::from_le_bytes(bytes)))
-}
-
 pub fn join(config: Config) -> Result<Grid, JoinError> {
-    let mut fabric = Fabric::new(draw_incarnation()?);
+    let mut fabric = Fabric::new(draw_incarnation().map_err(JoinError::Random)?);
     let deadline = Instant::now() + REACH_PATIENCE;
     for machine in &config.machines {
         attach(&mut fabric, machine, deadline)?;

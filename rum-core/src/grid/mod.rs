@@ -23,7 +23,10 @@ use std::{
     time::Duration,
 };
 
-use rum_net::{EXTENT_BYTES, PAGE_BYTES};
+use rum_net::{
+    EXTENT_BYTES, PAGE_BYTES,
+    wire::message::{REQUEST_HEAD_BYTES, Stat, encode_stat},
+};
 
 pub use types::{AllocError, FreeError, JoinError, Location, NamedObject, ObjectHash, ReallocError, Stats};
 
@@ -236,6 +239,16 @@ impl Grid {
     /// The slaves' links, as machines.csv gives them.
     pub fn links(&self) -> Vec<String> {
         self.machines.iter().map(|machine| machine.link.to_string()).collect()
+    }
+
+    /// What each slave says of itself, in the order of machines.csv; `None` for one that gives no answer.
+    pub fn slaves(&self) -> Vec<Option<Stat>> {
+        let ask = |slave| {
+            let mut message = [0; REQUEST_HEAD_BYTES];
+            let answer = self.pager().call(slave, encode_stat(&mut message)).ok()?;
+            Stat::decode_response(&answer).ok()
+        };
+        (0..self.machines.len() as SlaveIndex).map(ask).collect()
     }
 
     /// Counters and gauges.

@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use rand::{TryRng, rngs::SysRng};
 use rum_net::{
     PAGE_BYTES,
     fabric::{Fabric, PeerIndex, SLOTS},
@@ -53,6 +54,13 @@ struct Slave {
     incarnation: Option<Incarnation>,
     reset: bool,
     loss: Option<RemoteFailure>,
+}
+
+/// From the system, not from a generator of this process, which a forked child would share with its parent.
+pub fn draw_incarnation() -> Result<Incarnation, String> {
+    let mut bytes = [0; 16];
+    SysRng.try_fill_bytes(&mut bytes).map_err(|error| error.to_string())?;
+    Ok(Incarnation(u128::from_le_bytes(bytes)))
 }
 
 /// The slaves of a grid, for the pager.
@@ -161,6 +169,14 @@ impl Remote for Transport {
             for index in 0..self.slaves.len() {
                 self.fabric.session_mut(PeerIndex(index)).keep_alive(self.kept_alive);
             }
+        }
+    }
+
+    fn start_anew(&mut self, slave: SlaveIndex) {
+        // Without random numbers the slave goes on refusing, and says why.
+        if let Ok(incarnation) = draw_incarnation() {
+            self.slaves[slave as usize].incarnation = None;
+            self.fabric.session_mut(PeerIndex(slave as usize)).reopen_as(incarnation, Instant::now());
         }
     }
 

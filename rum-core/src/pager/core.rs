@@ -50,6 +50,8 @@ impl Core {
             if self.local.extents.iter().flatten().any(|binding| binding.home.slave == slave) {
                 let slave = slave + 1;
                 self.local.lose(format_args!("far memory on slave {slave} is lost: {failure}"));
+            } else if failure == RemoteFailure::Fenced {
+                self.remote.start_anew(slave);
             }
         }
         while let Some(tag) = self.local.unsent.pop() {

@@ -85,6 +85,8 @@ pub trait Remote: Send + 'static {
     fn unreached(&self) -> Option<SlaveIndex> {
         None
     }
+    /// Goes on with a slave that has fenced this client off, as another client that has nothing there yet.
+    fn start_anew(&mut self, _slave: SlaveIndex) {}
     /// A slave that has forgotten this client since the last call.
     fn take_loss(&mut self) -> Option<(SlaveIndex, RemoteFailure)> {
         None

@@ -273,6 +273,12 @@ impl Client {
         self.earliest = Some(now);
     }
 
+    /// As `reopen`, as another client: the slave does not serve the old incarnation any more.
+    pub fn reopen_as(&mut self, incarnation: Incarnation, now: Instant) {
+        self.config.incarnation = incarnation;
+        self.reopen(now);
+    }
+
     /// Drops all requests and tells the server that the session is over, until it answers: then `is_closed`.
     pub fn close(&mut self, now: Instant) {
         self.drop_requests();
