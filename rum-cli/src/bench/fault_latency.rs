@@ -79,7 +79,8 @@ pub fn measure(stage: &mut Stage) -> Result<Vec<Figure>, BenchError> {
         ("R1.thread", EngineKind::UffdThread, "read"),
         ("R1.sigsegv", EngineKind::Sigsegv, "read"),
     ] {
-        let what = format!("for information: page fault mean, {engine}, pages are {kind} ÷ {base}");
+        let kind_said = if kind == "write" { "every page changed" } else { "pages only read" };
+        let what = format!("for information: page fault mean, {engine}, {kind_said} ÷ {base}");
         match runs(stage, &path, engine, kind) {
             Ok(runs) => figures.push(figure(label(id, what), &runs, |run| run.pair("mean"))?),
             Err(BenchError::Worker { how, .. }) => eprintln!("rum bench: {id}: not measured: {how}"),

@@ -4,6 +4,7 @@ use std::{hint::black_box, time::Instant};
 
 use nix::sys::prctl::set_thp_disable;
 use rum_core::fault::EngineKind;
+use rum_net::PAGE_BYTES;
 
 use super::{
     data,
@@ -84,7 +85,11 @@ pub fn worker(engine: EngineKind) -> Result<Measured, WorkerError> {
     set_thp_disable(true).map_err(std::io::Error::from)?;
     let grid = join(engine)?;
     let mut far = data::far_words(&grid, WORDS)?;
-    let mut near: Vec<u64> = (0..WORDS).map(data::word).collect();
+    // Large allocations of far memory start with a page, those of malloc 16 bytes behind: vectors would cross lines.
+    let mut near = vec![0; WORDS + data::PAGE_WORDS];
+    let skip = near.as_ptr().align_offset(PAGE_BYTES);
+    let near = &mut near[skip..skip + WORDS];
+    near.iter_mut().enumerate().for_each(|(index, word)| *word = data::word(index));
     let mut measured = measured([]);
     let before = grid.stats().faults;
     for (name, pattern) in PATTERNS {
@@ -92,7 +97,7 @@ pub fn worker(engine: EngineKind) -> Result<Measured, WorkerError> {
         for round in 0..2 * ROUNDS {
             // Which comes first changes, as each finds the caches as the other left them.
             let side = (round + round / 2) % 2;
-            let words: &mut [u64] = if side == 0 { &mut far } else { &mut near };
+            let words: &mut [u64] = if side == 0 { &mut far } else { &mut *near };
             let begin = Instant::now();
             black_box(pattern(black_box(words), round as u64 / 2));
             times[side].push(begin.elapsed().as_nanos() as u64);
