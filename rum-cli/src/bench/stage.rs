@@ -83,7 +83,7 @@ impl Cpus {
         let allowed = sched_getaffinity(THIS)?;
         let mut cpus = (0..CpuSet::count()).filter(|cpu| allowed.is_set(*cpu).unwrap_or(false));
         let measuring = cpus.next().unwrap_or(0);
-        Ok(Self { measuring, answering: cpus.last().unwrap_or(measuring) })
+        Ok(Self { measuring, answering: cpus.next_back().unwrap_or(measuring) })
     }
 }
 

@@ -1,6 +1,6 @@
 //! The child processes that measure: `rum bench --worker NAME -- ARGUMENTS`. Each prints one JSON object of numbers.
 
-use std::process::ExitCode;
+use std::{io::Write, process::ExitCode};
 
 use rum_core::{
     config::{Config, ConfigError},
@@ -41,7 +41,8 @@ pub fn run(name: &str, arguments: &[String]) -> ExitCode {
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
     match dispatch(name, &arguments) {
         Ok(measured) => {
-            println!("{}", serde_json::to_string(&measured).unwrap_or_default());
+            // Whoever asked may have been killed: no reason to panic.
+            let _ = writeln!(std::io::stdout(), "{}", serde_json::to_string(&measured).unwrap_or_default());
             ExitCode::SUCCESS
         }
         Err(error) => {
