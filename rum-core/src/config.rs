@@ -8,11 +8,15 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use rum_net::port::{MacAddr, spec::PortSpec};
+use rum_net::{
+    port::{MacAddr, spec::PortSpec},
+    units::available_bytes,
+};
 
 use crate::fault::EngineKind;
 
 pub use machines::parse_machines;
+pub use rum_net::units::parse_bytes;
 
 /// The least local budget in bytes: one instruction may touch several pages at once, and each running thread needs its own.
 pub const MIN_LOCAL_BUDGET_BYTES: u64 = 64 << 10;
@@ -119,31 +123,6 @@ pub fn read_machines(path: &Path, default_link: Option<&PortSpec>) -> Result<Vec
     parse_machines(&shown, &bytes, default_link)
 }
 
-/// Reads a size such as `512M`, `1.5G`, `4096` into bytes. K, M, G and T are powers of 1,024; `iB` or `B` may follow.
-pub fn parse_bytes(text: &str) -> Option<u64> {
-    let text = text.trim();
-    let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
-    let (number, suffix) = text.split_at(digits);
-    let shift = match suffix.to_ascii_lowercase().as_str() {
-        "" | "b" => 0,
-        "k" | "kb" | "kib" => 10,
-        "m" | "mb" | "mib" => 20,
-        "g" | "gb" | "gib" => 30,
-        "t" | "tb" | "tib" => 40,
-        _ => return None,
-    };
-    let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
-    if whole.is_empty() || (number.contains('.') && (fraction.is_empty() || fraction.len() > 9 || shift == 0)) {
-        return None;
-    }
-    let whole = u128::from(whole.parse::<u64>().ok()?) << shift;
-    let fraction = match fraction {
-        "" => 0,
-        _ => (fraction.parse::<u128>().ok()? << shift) / 10u128.pow(fraction.len() as u32),
-    };
-    u64::try_from(whole + fraction).ok()
-}
-
 /// Reads an environment variable; an empty one counts as unset.
 fn parsed<T>(
     variable: &dyn Fn(&str) -> Option<OsString>,
@@ -166,9 +145,7 @@ fn default_budget_bytes() -> u64 {
 }
 
 fn half_available(meminfo: &str) -> Option<u64> {
-    let value = meminfo.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
-    let kib: u64 = value.trim().strip_suffix("kB")?.trim().parse().ok()?;
-    Some((kib * 1024 / 2).max(MIN_LOCAL_BUDGET_BYTES))
+    Some((available_bytes(meminfo)? / 2).max(MIN_LOCAL_BUDGET_BYTES))
 }
 
 #[cfg(test)]

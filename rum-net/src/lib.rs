@@ -6,6 +6,7 @@
 pub mod fabric;
 pub mod port;
 pub mod rpc;
+pub mod units;
 pub mod wire;
 
 /// Bytes in a page: the unit of transfer and of checksums.

@@ -81,7 +81,7 @@ fn serve(arguments: Arguments) -> Result<ExitCode, String> {
 }
 
 fn memory(text: &str) -> Result<u64, String> {
-    units::parse_bytes(text).ok_or_else(|| "expected a size such as 512M, 1.5G or 1048576".to_owned())
+    rum_net::units::parse_bytes(text).ok_or_else(|| "expected a size such as 512M, 1.5G or 1048576".to_owned())
 }
 
 fn lease(text: &str) -> Result<Duration, String> {
@@ -93,7 +93,7 @@ fn lease(text: &str) -> Result<Duration, String> {
 /// Memory is taken as clients write, so that more than there is may be promised: by whom it matters to.
 fn warn_of_little_memory(memory_bytes: u64) {
     let meminfo = fs::read_to_string("/proc/meminfo").unwrap_or_default();
-    if let Some(available) = units::available_bytes(&meminfo)
+    if let Some(available) = rum_net::units::available_bytes(&meminfo)
         && memory_bytes > available
     {
         eprintln!(

@@ -255,23 +255,24 @@ impl Grid {
     pub fn stats(&self) -> Stats {
         let pager = self.pager().stats();
         let heaps = self.heaps.stats();
+        let counters = pager.counters;
         let extent_pages = EXTENT_BYTES / PAGE_BYTES;
         Stats {
-            faults: pager.faults,
-            fetch_faults: pager.fetch_faults,
-            pages_fetched: pager.pages_fetched,
-            pages_written: pager.pages_written,
-            pages_evicted: pager.pages_evicted,
-            pages_clean: pager.pages_clean,
+            faults: counters.faults,
+            fetch_faults: counters.fetch_faults,
+            pages_fetched: counters.pages_fetched,
+            pages_written: counters.pages_written,
+            pages_evicted: counters.pages_evicted,
+            pages_clean: counters.pages_clean,
             resident_bytes: (pager.used_pages * PAGE_BYTES) as u64,
-            resident_peak_bytes: (pager.peak_pages * PAGE_BYTES) as u64,
+            resident_peak_bytes: (counters.peak_pages * PAGE_BYTES) as u64,
             budget_bytes: self.budget_bytes,
             reserved_bytes: (pager.extents * EXTENT_BYTES) as u64,
             allocated_bytes: heaps.allocated_bytes as u64,
             metadata_bytes: (page_metadata_bytes(pager.extents * extent_pages) + heaps.metadata_bytes) as u64,
             fault_p50_ns: pager.fetch_p50_ns,
             fault_p99_ns: pager.fetch_p99_ns,
-            fault_mean_ns: pager.fault_mean_ns,
+            fault_mean_ns: counters.fault_ns.checked_div(counters.faults).unwrap_or(0),
         }
     }
 

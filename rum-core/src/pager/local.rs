@@ -7,6 +7,7 @@ use rum_net::{EXTENT_PAGES, PAGE_BYTES};
 use xxhash_rust::xxh3::xxh3_128;
 
 use super::{
+    Counters,
     operations::{Operation, Operations},
     page_table::{PageHash, PageTable},
     remote::{ExtentHome, RemoteEvent, Tag},
@@ -32,20 +33,6 @@ pub struct Binding {
     pub home: ExtentHome,
     /// Part of a named object, which other clients may change.
     pub named: bool,
-}
-
-/// Counts since the start.
-#[derive(Clone, Copy, Default, Debug)]
-pub struct Counters {
-    pub faults: u64,
-    pub fetch_faults: u64,
-    pub pages_fetched: u64,
-    pub pages_written: u64,
-    pub pages_evicted: u64,
-    pub pages_clean: u64,
-    pub hash_mismatches: u64,
-    pub peak_pages: usize,
-    pub fault_ns: u64,
 }
 
 /// A page's hash; of zeros it is `zero_hash`.

@@ -55,9 +55,9 @@ const COMPLAINT: Duration = Duration::from_secs(5);
 /// Looks at the number of the process's threads once in so many faults.
 const THREADS_CHECK: u64 = 1024;
 
-/// What the pager has done and holds.
+/// What the pager has done since the start.
 #[derive(Clone, Copy, Default, Debug)]
-pub struct PagerStats {
+pub struct Counters {
     /// Faults served.
     pub faults: u64,
     /// Faults that fetched.
@@ -72,18 +72,25 @@ pub struct PagerStats {
     pub pages_clean: u64,
     /// Pages that arrived with contents other than those stored.
     pub hash_mismatches: u64,
+    /// The most pages of local memory ever in use.
+    pub peak_pages: usize,
+    /// Time in all faults, evictions included, in nanoseconds.
+    pub fault_ns: u64,
+}
+
+/// What the pager has done and holds.
+#[derive(Clone, Copy, Default, Debug)]
+pub struct PagerStats {
+    /// Since the start.
+    pub counters: Counters,
     /// Pages of local memory in use: mapped, and in loaded frames.
     pub used_pages: usize,
-    /// The most of them ever.
-    pub peak_pages: usize,
     /// Extents in use.
     pub extents: usize,
-    /// Median and 99th percentile from the request to the mapped page, in nanoseconds.
+    /// Median from the request to the mapped page, in nanoseconds.
     pub fetch_p50_ns: u64,
-    /// See `fetch_p50_ns`.
+    /// 99th percentile of the same.
     pub fetch_p99_ns: u64,
-    /// Mean over all faults, evictions included.
-    pub fault_mean_ns: u64,
 }
 
 /// Bytes of metadata for so many pages in use.
@@ -415,21 +422,13 @@ impl Core {
     }
 
     fn stats(&self) -> PagerStats {
-        let (local, counters) = (&self.local, &self.local.counters);
+        let local = &self.local;
         PagerStats {
-            faults: counters.faults,
-            fetch_faults: counters.fetch_faults,
-            pages_fetched: counters.pages_fetched,
-            pages_written: counters.pages_written,
-            pages_evicted: counters.pages_evicted,
-            pages_clean: counters.pages_clean,
-            hash_mismatches: counters.hash_mismatches,
+            counters: local.counters,
             used_pages: local.used_pages(),
-            peak_pages: counters.peak_pages,
             extents: local.extents.iter().flatten().count(),
             fetch_p50_ns: local.fault_times.value_at_quantile(0.5),
             fetch_p99_ns: local.fault_times.value_at_quantile(0.99),
-            fault_mean_ns: counters.fault_ns.checked_div(counters.faults).unwrap_or(0),
         }
     }
 }

@@ -293,10 +293,10 @@ fn clean_and_zero_pages_are_not_sent() {
     assert_eq!(machine.slave.lock().unwrap().pages.len(), 0);
     (0..PAGES as u32).for_each(|page| machine.access(page, |bytes| bytes[5] = 1));
     (0..PAGES as u32).for_each(|page| machine.access(page, |bytes| assert_eq!(bytes[5], 1)));
-    let written = machine.pager.stats().pages_written;
+    let written = machine.pager.stats().counters.pages_written;
     assert_eq!(written, PAGES as u64);
     (0..PAGES as u32).for_each(|page| machine.access(page, |bytes| assert_eq!(bytes[5], 1)));
-    assert_eq!(machine.pager.stats().pages_written, written);
+    assert_eq!(machine.pager.stats().counters.pages_written, written);
     (0..PAGES as u32).for_each(|page| machine.access(page, |bytes| bytes[5] = 0));
     (0..64).for_each(|page| machine.access(page, |bytes| bytes[5] = 0));
     machine.pager.drain();
@@ -312,7 +312,7 @@ fn a_corrupt_page_is_read_again_and_never_shown() {
     for page in 0..PAGES as u32 {
         machine.access(page, |bytes| assert_eq!(bytes.iter().map(|&b| b as usize).sum::<usize>(), 1));
     }
-    assert_eq!(machine.pager.stats().hash_mismatches, 3);
+    assert_eq!(machine.pager.stats().counters.hash_mismatches, 3);
 }
 
 #[test]
