@@ -2,10 +2,7 @@
 
 mod common;
 
-use std::{
-    path::{Path, PathBuf},
-    process::Command,
-};
+use std::{path::PathBuf, process::Command};
 
 use common::{Grid, engines, here, library_directory, run};
 
@@ -19,29 +16,58 @@ fn shell(line: &str) -> Command {
     command
 }
 
-/// Compiles by a shell line of the README and runs what it made.
-fn compile_and_run(line: &str, grid: &Grid, library: &Path, headers: &Path) -> String {
-    let ran = run(shell(line)
-        .current_dir(grid.directory.path())
-        .env("EXAMPLES", examples())
-        .env("HEADERS", headers)
-        .env("LIBRARY", library));
+/// Compiles by a shell line and runs what it made.
+fn compile_and_run(line: &str, grid: &Grid) -> String {
+    let ran = run(shell(line).current_dir(grid.directory.path()).env("EXAMPLES", examples()));
     assert!(ran.output.status.success(), "{line}\n{ran}");
     let ran = run(&mut grid.command(&grid.directory.path().join("hello"), "4M"));
     assert!(ran.output.status.success(), "{ran}");
     ran.stdout
 }
 
+fn readme() -> String {
+    std::fs::read_to_string(here().join("../README.md")).unwrap()
+}
+
+/// The README's line that begins so, with this build's folders in the place of its own.
+fn readme_line(start: &str) -> String {
+    let readme = readme();
+    let line = readme.lines().find(|line| line.starts_with(start)).expect("the README has the line");
+    let library = library_directory().display().to_string();
+    let root = here().join("..").display().to_string();
+    line.replace("$PWD/target/release", &library)
+        .replace("-Ltarget/release", &format!("-L{library}"))
+        .replace("-Irum-c/include", &format!("-I{root}/rum-c/include"))
+        .replace("examples/", &format!("{root}/examples/"))
+}
+
+#[test]
+fn the_readme_shows_the_examples_word_for_word() {
+    let readme = readme();
+    for name in ["hello.c", "hello.cpp", "hello.rs"] {
+        let example = std::fs::read_to_string(examples().join(name)).unwrap();
+        assert!(readme.contains(&format!("\n{example}```\n")), "README.md does not show examples/{name} as it is");
+    }
+}
+
 #[test]
 fn the_c_and_cpp_examples_compile_by_the_lines_of_the_readme() {
     let grid = Grid::start(3, 64);
-    let (library, headers) = (library_directory(), here().join("include"));
-    let line = r#"cc -I "$HEADERS" "$EXAMPLES/hello.c" -L "$LIBRARY" -Wl,-rpath,"$LIBRARY" -lrum -o hello"#;
     let sum: u64 = (0..8u64 << 20).fold(0, |sum, i| sum.wrapping_add(i * i));
-    assert_eq!(compile_and_run(line, &grid, &library, &headers), format!("hello from far memory: {sum}\n"));
-    let line =
-        r#"c++ -std=c++17 -I "$HEADERS" "$EXAMPLES/hello.cpp" -L "$LIBRARY" -Wl,-rpath,"$LIBRARY" -lrum -o hello"#;
-    assert_eq!(compile_and_run(line, &grid, &library, &headers), "hello from far memory: 1522756\n");
+    let said = compile_and_run(&readme_line("cc -I"), &grid);
+    assert_eq!(said, format!("hello from far memory: {sum}\n"));
+    let said = compile_and_run(&readme_line("c++ -std"), &grid);
+    assert_eq!(said, "hello from far memory: 1522756\n");
+}
+
+#[test]
+fn the_readme_opens_with_a_program_that_runs() {
+    let grid = Grid::start(3, 512);
+    let readme = readme();
+    let program = readme.split("```c\n").nth(1).and_then(|rest| rest.split("```").next()).expect("a C program");
+    std::fs::write(grid.directory.path().join("opening.c"), program).unwrap();
+    let line = readme_line("cc -I").replace(&format!("{}/../examples/hello.c", here().display()), "opening.c");
+    compile_and_run(&line, &grid);
 }
 
 #[test]
@@ -81,7 +107,7 @@ fn an_installed_tree_serves_pkg_config_and_is_removed_whole() {
          cc \"$EXAMPLES/hello.c\" $(pkg-config --cflags --libs rum) -Wl,-rpath,'{0}/lib' -o hello",
         prefix.display()
     );
-    let said = compile_and_run(&line, &grid, Path::new(""), Path::new(""));
+    let said = compile_and_run(&line, &grid);
     assert!(said.starts_with("hello from far memory: "), "{said}");
     install("--uninstall");
     let left = run(&mut shell(&format!("find '{}' ! -type d", prefix.display())));
