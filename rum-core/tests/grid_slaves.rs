@@ -74,6 +74,24 @@ fn a_client_whose_data_is_gone_says_so_and_aborts() {
     }
 }
 
+/// The slave goes while the client has as many writes in flight as it may, and comes back only after the client has waited
+/// for room: no thread may wait for it in a way that keeps the port from being opened anew.
+#[test]
+fn a_client_that_was_writing_when_its_slave_died_says_so_and_aborts() {
+    let _turn = Turn::wait();
+    for engine in grid_common::engines() {
+        let mut grid = VhostGrid::start(1, MEMORY);
+        let mut client = client("write-on", &grid.machines(), 1, &[("engine", engine.to_string())]);
+        client.hear("writing");
+        grid.slaves[0].player().signal(Signal::SIGSTOP);
+        std::thread::sleep(Duration::from_millis(300));
+        grid.slaves[0].kill();
+        std::thread::sleep(Duration::from_millis(300));
+        grid.slaves[0].start();
+        client.aborted("far memory on slave 1 is lost: the slave restarted", LONGEST);
+    }
+}
+
 /// Also a client that touches nothing at the time learns it, before it computes on anything.
 #[test]
 fn a_client_at_rest_learns_that_its_data_is_gone() {
@@ -137,6 +155,7 @@ fn play() {
         Some("slave") => play_slave(),
         Some("hold-nothing") => play_hold_nothing(),
         Some("hold-data") => play_hold_data(),
+        Some("write-on") => play_write_on(),
         Some("work") => play_work(),
         Some(other) => panic!("no role {other:?}"),
     }
@@ -166,6 +185,21 @@ fn play_hold_data() {
         }
     }
     say("all there");
+}
+
+/// Writes to pages that were never written before: nothing is fetched, and evictions alone fill the session.
+fn play_write_on() {
+    let grid = join_as_told();
+    let held = Far::zeroed(&grid, MIB);
+    held.set_word(0, 1);
+    for round in 1.. {
+        let data = Far::zeroed(&grid, 40 * MIB);
+        (0..data.len()).step_by(PAGE).for_each(|at| data.set_word(at, (at + round) as u64));
+        grid.free(data.base()).expect("allocated");
+        if round == 1 {
+            say("writing");
+        }
+    }
 }
 
 fn play_work() {

@@ -126,6 +126,10 @@ fn page_ref(home: &ExtentHome, page: u32) -> PageRef {
 }
 
 impl Remote for Transport {
+    fn room(&self, slave: SlaveIndex) -> usize {
+        self.fabric.session(PeerIndex(slave as usize)).free_slots()
+    }
+
     fn start_read(&mut self, tag: Tag, home: &ExtentHome, page: u32, count: usize) -> bool {
         let mut head = [0; READ_REQUEST_MAX_BYTES];
         let mut pages = [page_ref(home, page); MAX_BATCH_PAGES];

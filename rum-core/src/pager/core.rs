@@ -5,7 +5,6 @@ use std::time::Instant;
 use rum_net::{EXTENT_PAGES, PAGE_BYTES};
 
 use super::{
-    Patience,
     local::{Local, hash_page},
     operations::Operation,
     remote::{Remote, RemoteFailure, SlaveIndex, Tag},
@@ -179,10 +178,14 @@ impl Core {
     }
 
     /// Takes a run of resident pages out of the region, and sends what the slaves do not have. Returns how many it took:
-    /// fewer when one is pinned.
+    /// fewer when one is pinned, or when the slaves have not acknowledged earlier ones yet.
     pub fn evict_run(&mut self, first: PageNumber, frames: FrameRun) -> usize {
-        let taken = match self.local.memory.take(first, frames.first, frames.count) {
-            Ok(()) => frames.count,
+        let count = frames.count.min(self.room_for_writes(first, frames.count));
+        if count == 0 {
+            return 0;
+        }
+        let taken = match self.local.memory.take(first, frames.first, count) {
+            Ok(()) => count,
             Err(TakeError::Busy { done }) => {
                 // The page is pinned for now: it goes to the end of the queue, is spared for a while as a
                 // neighbour, and another is tried.
@@ -296,25 +299,28 @@ impl Core {
         }
     }
 
-    /// Sends pages that are marked as being written back; `None` sends zeros.
+    /// How many writes of pages in this run, of at most two extents, may be started now. Nobody waits under the lock for
+    /// more: the thread that brings a slave's port back needs it.
+    fn room_for_writes(&self, first: PageNumber, count: usize) -> usize {
+        let last = PageNumber(first.0 + count as u32 - 1);
+        let slaves = [first, last].map(|page| self.local.binding(page).map(|binding| binding.home.slave));
+        let room = slaves.into_iter().flatten().map(|slave| self.remote.room(slave)).min();
+        room.unwrap_or(0).min(self.local.operations.room())
+    }
+
+    /// Sends pages that are marked as being written back; `None` sends zeros. There is room for it.
     fn send_write(&mut self, first: PageNumber, count: usize, from: Option<FrameNumber>) {
-        let zeros = from.is_none();
-        let mut patience = Patience::new(Instant::now());
-        let Some(tag) = self.begin(Operation::Write { first, count, zeros }, &mut patience) else { return };
-        let Some(binding) = self.local.binding(first) else { return };
+        let operation = Operation::Write { first, count, zeros: from.is_none() };
+        let tag = self.local.operations.insert(operation).expect("room was asked for");
+        let binding = self.local.binding(first).expect("a page in use belongs to an extent");
+        let data = match from {
+            Some(frame) => self.local.memory.frame_run(frame, count),
+            None => &[],
+        };
+        debug_assert!(data.is_empty() || data.len() == count * PAGE_BYTES);
         let page = first.0 % EXTENT_PAGES as u32;
-        loop {
-            let data = match from {
-                Some(frame) => self.local.memory.frame_run(frame, count),
-                None => &[],
-            };
-            debug_assert!(data.is_empty() || data.len() == count * PAGE_BYTES);
-            if self.remote.start_write(tag, &binding.home, page, count, data) || self.local.lost {
-                break;
-            }
-            self.poll_for_room(&mut patience);
-        }
-        if !zeros {
+        assert!(self.remote.start_write(tag, &binding.home, page, count, data), "room was asked for");
+        if from.is_some() {
             self.local.counters.pages_written += count as u64;
         }
     }
@@ -331,22 +337,18 @@ impl Core {
         }
     }
 
-    /// Waits a little, under the lock, for operations in flight to end.
-    fn poll_for_room(&mut self, patience: &mut Patience) {
-        self.poll();
-        if patience.pass() {
-            self.remote.idle();
-        }
-    }
-
     /// Forgets the contents of pages of which none is in flight. Those that slaves hold are made zeros there, too, if
-    /// `tell`; then they are in flight.
-    pub fn discard(&mut self, first: PageNumber, count: usize, tell: bool) {
+    /// `tell`; then they are in flight. Returns how many pages from `first` on are done: fewer when there is no room for
+    /// messages now.
+    pub fn discard(&mut self, first: PageNumber, count: usize, tell: bool) -> usize {
         let end = first.0 + count as u32;
         let mut page = first.0;
         while page < end {
             let state = self.local.table.state(PageNumber(page));
             let stored = self.local.table.is_stored(PageNumber(page));
+            if stored && tell && self.room_for_writes(PageNumber(page), 1) == 0 {
+                break;
+            }
             let limit = (end - page) as usize;
             let limit = if stored && tell { limit.min(rum_net::wire::message::MAX_BATCH_PAGES) } else { limit };
             let mut run = self.local.run_of(PageNumber(page), state, limit);
@@ -356,6 +358,7 @@ impl Core {
             self.discard_run(PageNumber(page), run, state, stored && tell);
             page += run as u32;
         }
+        (page - first.0) as usize
     }
 
     fn discard_run(&mut self, first: PageNumber, count: usize, state: PageState, tell: bool) {
@@ -379,17 +382,6 @@ impl Core {
         if tell {
             self.send_write(first, count, None);
         }
-    }
-
-    /// Enters an operation, and waits for room if there is none. `None` when far memory is lost meanwhile.
-    fn begin(&mut self, operation: Operation, patience: &mut Patience) -> Option<Tag> {
-        while !self.local.lost {
-            if let Some(tag) = self.local.operations.insert(operation) {
-                return Some(tag);
-            }
-            self.poll_for_room(patience);
-        }
-        None
     }
 
     /// Starts a call; its answer is collected by `take_answer`. `None` when there is no room for it now.

@@ -270,8 +270,10 @@ impl Pager {
         while from < end {
             let count = (EXTENT_PAGES - from % EXTENT_PAGES).min(end - from);
             let page = PageNumber(from as u32);
-            self.until(|core| (!core.local.in_flight(page, count)).then(|| core.discard(page, count, true)));
-            from += count;
+            from += self.until(|core| {
+                let done = if core.local.in_flight(page, count) { 0 } else { core.discard(page, count, true) };
+                (done > 0).then_some(done)
+            });
         }
     }
 

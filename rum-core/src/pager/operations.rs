@@ -52,6 +52,11 @@ impl Operations {
         Some(operation)
     }
 
+    /// How many may be entered.
+    pub fn room(&self) -> usize {
+        self.free.len()
+    }
+
     pub fn in_flight(&self) -> usize {
         MAX_OPERATIONS - self.free.len()
     }

@@ -63,9 +63,11 @@ pub enum RemoteEvent<'a> {
 /// Operations on pages and slaves: started by one call, finished by an event of `poll`. Never blocks, never
 /// allocates from the program's heap except in `start_call`, and tries lost packets again by itself.
 pub trait Remote: Send + 'static {
+    /// How many operations on a slave may be started now.
+    fn room(&self, slave: SlaveIndex) -> usize;
     /// Starts to read `count` pages of an extent. False when no more can be in flight: poll, then try again.
     fn start_read(&mut self, tag: Tag, home: &ExtentHome, page: u32, count: usize) -> bool;
-    /// Starts to write `count` pages of an extent; empty `data` makes them zeros.
+    /// Starts to write `count` pages of an extent; empty `data` makes them zeros. False as `start_read`.
     fn start_write(&mut self, tag: Tag, home: &ExtentHome, page: u32, count: usize, data: &[u8]) -> bool;
     /// Starts any other request.
     fn start_call(&mut self, tag: Tag, slave: SlaveIndex, message: &[u8]) -> bool;

@@ -139,13 +139,16 @@ struct FakeRemote {
 }
 
 impl Remote for FakeRemote {
+    fn room(&self, _slave: SlaveIndex) -> usize {
+        9usize.saturating_sub(self.pending.len())
+    }
     fn start_read(&mut self, tag: Tag, home: &ExtentHome, page: u32, count: usize) -> bool {
         let pages = (page..page + count as u32).map(|page| (home.extent.index, page)).collect();
         self.pending.push(Answer::Read(tag, pages));
         true
     }
     fn start_write(&mut self, tag: Tag, home: &ExtentHome, page: u32, count: usize, data: &[u8]) -> bool {
-        if self.pending.len() > 8 {
+        if self.room(0) == 0 {
             return false;
         }
         let mut slave = self.slave.lock().unwrap();
