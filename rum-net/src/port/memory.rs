@@ -12,12 +12,9 @@ use std::{
 };
 
 use crossbeam_queue::{ArrayQueue, SegQueue};
-use vmm_sys_util::{
-    epoll::{ControlOperation, Epoll, EpollEvent, EventSet},
-    eventfd::{EFD_NONBLOCK, EventFd},
-};
+use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
-use super::{LinkId, MacAddr, Port, TransmitError};
+use super::{LinkId, MacAddr, Port, TransmitError, sleep};
 use crate::wire::ethernet;
 
 /// Packets under way from one port to one other.
@@ -107,7 +104,7 @@ impl MemoryHub {
     pub fn new(mtu: usize) -> io::Result<(Self, MemoryPort)> {
         let inbox = Arc::new(Inbox::new()?);
         let hub = Self { listener: inbox.clone(), next_link: Arc::new(AtomicU64::new(1)), mtu };
-        Ok((hub, MemoryPort::new("memory-listen:".to_owned(), 0, mtu, inbox)?))
+        Ok((hub, MemoryPort::new("memory-listen:".to_owned(), 0, mtu, inbox)))
     }
 
     /// A new client port, connected to the listener by its link 0.
@@ -117,7 +114,7 @@ impl MemoryHub {
         }
         let number = self.next_link.fetch_add(1, Ordering::Relaxed);
         let inbox = Arc::new(Inbox::new()?);
-        let mut port = MemoryPort::new(format!("memory:{number}"), number, self.mtu, inbox.clone())?;
+        let mut port = MemoryPort::new(format!("memory:{number}"), number, self.mtu, inbox.clone());
         let to_listener = Peer::new(self.listener.clone(), LinkId(number), self.mtu);
         port.links.insert(LinkId(0), to_listener);
         let to_client = Peer::new(inbox, LinkId(0), self.mtu);
@@ -140,7 +137,6 @@ pub struct MemoryPort {
     /// Whose peers have packets since the last flush.
     unflushed: Vec<LinkId>,
     is_listener: bool,
-    epoll: Epoll,
 }
 
 impl MemoryPort {
@@ -150,12 +146,9 @@ impl MemoryPort {
         Ok((hub.connect()?, listener))
     }
 
-    fn new(name: String, number: u64, mtu: usize, inbox: Arc<Inbox>) -> io::Result<Self> {
-        let epoll = Epoll::new()?;
-        let bell = inbox.bell.as_raw_fd();
-        epoll.ctl(ControlOperation::Add, bell, EpollEvent::new(EventSet::IN, bell as u64))?;
+    fn new(name: String, number: u64, mtu: usize, inbox: Arc<Inbox>) -> Self {
         let [.., a, b, c, d] = number.to_be_bytes();
-        Ok(Self {
+        Self {
             name,
             // Locally administered (IEEE 802, clause 8.4).
             mac: MacAddr([0x02, 0x52, a, b, c, d]),
@@ -165,8 +158,7 @@ impl MemoryPort {
             changes: Vec::new(),
             unflushed: Vec::with_capacity(64),
             is_listener: number == 0,
-            epoll,
-        })
+        }
     }
 
     fn take_changes(&mut self) {
@@ -248,22 +240,13 @@ impl Port for MemoryPort {
             self.inbox.sleeping.store(false, Ordering::SeqCst);
             return Ok(());
         }
-        if let Some(wake) = wake {
-            self.epoll.ctl(ControlOperation::Add, wake, EpollEvent::new(EventSet::IN, wake as u64))?;
-        }
-        // Rounded up, so that a short timeout does not become a busy loop.
-        let timeout_ms = i32::try_from(timeout.as_micros().div_ceil(1000)).unwrap_or(i32::MAX);
-        let result = self.epoll.wait(timeout_ms, &mut [EpollEvent::default(); 2]);
-        if let Some(wake) = wake {
-            self.epoll.ctl(ControlOperation::Delete, wake, EpollEvent::default())?;
-        }
+        let bell = self.inbox.bell.as_raw_fd();
+        let mut fds = [sleep::poll_for(Some(bell), libc::POLLIN), sleep::poll_for(wake, libc::POLLIN)];
+        let result = sleep::poll(&mut fds, timeout);
         self.inbox.sleeping.store(false, Ordering::SeqCst);
         // Empty when something else ended the sleep.
         let _ = self.inbox.bell.read();
-        match result {
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(()),
-            other => other.map(drop),
-        }
+        result.map(drop)
     }
 
     fn link_changes(&mut self, sink: &mut dyn FnMut(LinkId, bool)) {

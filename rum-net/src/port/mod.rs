@@ -4,6 +4,7 @@ pub mod dpdk;
 pub mod inject;
 pub mod memory;
 pub mod open;
+mod sleep;
 pub mod spec;
 pub mod vhost_user;
 
@@ -80,5 +81,42 @@ pub trait Port: Send {
     /// Whether the port's peer is gone for good, so that the port has to be opened anew.
     fn is_closed(&self) -> bool {
         false
+    }
+    /// Calls `sink` with the name and value of each counter of the port and of what it is stacked on, since it was
+    /// opened. Packets that were dropped are counted by reason, in counters whose names begin with `dropped_`.
+    fn counters(&self, _sink: &mut dyn FnMut(&'static str, u64)) {}
+}
+
+/// So that middlewares stack on a port of whatever kind.
+impl<P: Port + ?Sized> Port for Box<P> {
+    fn name(&self) -> &str {
+        (**self).name()
+    }
+    fn mac(&self) -> MacAddr {
+        (**self).mac()
+    }
+    fn mtu(&self) -> usize {
+        (**self).mtu()
+    }
+    fn transmit(&mut self, link: LinkId, parts: &[&[u8]]) -> Result<(), TransmitError> {
+        (**self).transmit(link, parts)
+    }
+    fn flush(&mut self) {
+        (**self).flush();
+    }
+    fn receive(&mut self, budget: usize, sink: &mut dyn FnMut(LinkId, &[u8])) -> usize {
+        (**self).receive(budget, sink)
+    }
+    fn wait(&mut self, timeout: Duration, wake: Option<RawFd>) -> io::Result<()> {
+        (**self).wait(timeout, wake)
+    }
+    fn link_changes(&mut self, sink: &mut dyn FnMut(LinkId, bool)) {
+        (**self).link_changes(sink);
+    }
+    fn is_closed(&self) -> bool {
+        (**self).is_closed()
+    }
+    fn counters(&self, sink: &mut dyn FnMut(&'static str, u64)) {
+        (**self).counters(sink);
     }
 }

@@ -21,7 +21,7 @@ use self::{
     device::Device,
     plan::{Plan, Socket},
 };
-use super::{LinkId, MacAddr, Port, TransmitError, spec::PortSpec};
+use super::{LinkId, MacAddr, Port, TransmitError, sleep, spec::PortSpec};
 
 /// Packets asked of, or given to, the device at once.
 const BURST: usize = 32;
@@ -175,24 +175,12 @@ impl DpdkPort {
 
     /// Sleeps until the driver's socket or `wake` is readable (or a signal came), or, then false, `timeout` has passed.
     fn poll(&mut self, socket: Option<RawFd>, wake: Option<RawFd>, timeout: Duration) -> io::Result<bool> {
-        // A negative descriptor is passed over by the kernel.
-        let entry = |fd: Option<RawFd>| libc::pollfd { fd: fd.unwrap_or(-1), events: libc::POLLIN, revents: 0 };
-        let mut fds = [entry(socket), entry(wake)];
-        let timeout = libc::timespec {
-            tv_sec: libc::time_t::try_from(timeout.as_secs()).unwrap_or(libc::time_t::MAX),
-            tv_nsec: libc::c_long::from(timeout.subsec_nanos().cast_signed()),
-        };
-        // SAFETY: two entries and a timeout on this stack; no signal mask.
-        let ready = unsafe { libc::ppoll(fds.as_mut_ptr(), fds.len() as libc::nfds_t, &timeout, ptr::null()) };
-        if ready < 0 {
-            let error = io::Error::last_os_error();
-            // A signal handler may have left work for the caller.
-            return if error.kind() == io::ErrorKind::Interrupted { Ok(true) } else { Err(error) };
-        }
+        let mut fds = [sleep::poll_for(socket, libc::POLLIN), sleep::poll_for(wake, libc::POLLIN)];
+        let is_ready = sleep::poll(&mut fds, timeout)?;
         if fds[0].revents & (libc::POLLERR | libc::POLLHUP | libc::POLLNVAL) != 0 {
             self.check_gone();
         }
-        Ok(ready > 0)
+        Ok(is_ready)
     }
 }
 
@@ -314,6 +302,22 @@ impl Port for DpdkPort {
             if self.refill() || left.is_zero() || self.poll(None, wake, left.min(SLEEP_STEP))? {
                 return Ok(());
             }
+        }
+    }
+
+    fn counters(&self, sink: &mut dyn FnMut(&'static str, u64)) {
+        let stats = self.stats();
+        for (name, count) in [
+            ("received", stats.received),
+            ("transmitted", stats.transmitted),
+            ("dropped_missed", stats.missed),
+            ("dropped_receive_error", stats.receive_errors),
+            ("dropped_transmit_error", stats.transmit_errors),
+            ("dropped_receive_no_buffer", stats.receive_no_buffer),
+            ("dropped_filtered", stats.filtered),
+            ("transmit_no_buffer", stats.transmit_no_buffer),
+        ] {
+            sink(name, count);
         }
     }
 

@@ -541,6 +541,10 @@ impl Port for VhostListenPort {
             sink(link, opened);
         }
     }
+
+    fn counters(&self, sink: &mut dyn FnMut(&'static str, u64)) {
+        self.stats.each(sink);
+    }
 }
 
 impl std::fmt::Debug for VhostListenPort {

@@ -35,6 +35,20 @@ impl CloseReason {
         Self::BadRing,
         Self::BadCall,
     ];
+
+    /// The name of the counter of connections closed for it.
+    pub fn counter(self) -> &'static str {
+        match self {
+            Self::Disconnected => "closed_disconnected",
+            Self::BadMessage => "closed_bad_message",
+            Self::HandshakeTimeout => "closed_handshake_timeout",
+            Self::UnreadReplies => "closed_unread_replies",
+            Self::BadMemory => "closed_bad_memory",
+            Self::BadRingSetup => "closed_bad_ring_setup",
+            Self::BadRing => "closed_bad_ring",
+            Self::BadCall => "closed_bad_call",
+        }
+    }
 }
 
 impl fmt::Display for CloseReason {
@@ -74,6 +88,24 @@ pub struct VhostStats {
 }
 
 impl VhostStats {
+    /// Calls `sink` with the name and value of each counter.
+    pub fn each(&self, sink: &mut dyn FnMut(&'static str, u64)) {
+        for (name, count) in [
+            ("received", self.received),
+            ("transmitted", self.transmitted),
+            ("dropped_bad_length", self.bad_length),
+            ("accepted", self.accepted),
+            ("refused", self.refused),
+            ("opened", self.opened),
+            ("calls", self.calls),
+        ] {
+            sink(name, count);
+        }
+        for reason in CloseReason::ALL {
+            sink(reason.counter(), self.closed_for(reason));
+        }
+    }
+
     /// Connections closed for this reason.
     pub fn closed_for(&self, reason: CloseReason) -> u64 {
         self.closed[reason as usize]
