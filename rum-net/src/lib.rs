@@ -1,11 +1,12 @@
 //! The network of RUM, in three layers: `wire` (packet views), `rpc` (a reliable request/response
-//! endpoint without I/O and without a clock) and `port` (packet interfaces). `fabric` joins them for a
-//! client: one session with every slave, over one port or several.
+//! endpoint without I/O and without a clock) and `port` (packet interfaces). `seal` lets in who has a key, and hides
+//! and guards what they say. `fabric` joins them for a client: one session with every slave, over one port or several.
 #![deny(unsafe_code)]
 
 pub mod fabric;
 pub mod port;
 pub mod rpc;
+pub mod seal;
 pub mod units;
 pub mod wire;
 

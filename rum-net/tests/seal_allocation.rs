@@ -1,0 +1,122 @@
+//! Sealing runs in fault handlers: after a handshake is made nothing of it may allocate, whatever happens.
+
+use std::{
+    alloc::{GlobalAlloc, Layout, System},
+    cell::Cell,
+    time::{Duration, Instant},
+};
+
+use rum_net::seal::{
+    CookieInput, Cookies, FIRST_OVERHEAD_BYTES, Initiator, Key, OpenError, Opener, Responder, SECOND_OVERHEAD_BYTES,
+    Sealer, TRAILER_BYTES,
+};
+use zeroize::Zeroizing;
+
+thread_local! {
+    /// Whether allocations of this thread count, and how many there were.
+    static COUNTED: Cell<(bool, u64)> = const { Cell::new((false, 0)) };
+}
+
+struct CountingAllocator;
+
+fn count() {
+    COUNTED.with(|counted| {
+        let (is_on, number) = counted.get();
+        counted.set((is_on, number + u64::from(is_on)));
+    });
+}
+
+// SAFETY: every call goes to the system's allocator unchanged; the counter is a constant-initialised thread-local
+// without a destructor, which neither allocates nor panics.
+unsafe impl GlobalAlloc for CountingAllocator {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        count();
+        // SAFETY: the caller's promises are those that the system's allocator asks for.
+        unsafe { System.alloc(layout) }
+    }
+    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        count();
+        // SAFETY: as above; the pointer came from the system's allocator.
+        unsafe { System.dealloc(pointer, layout) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: CountingAllocator = CountingAllocator;
+
+/// Runs something with counting on; returns how often it allocated or freed.
+fn allocations<T>(work: impl FnOnce() -> T) -> (T, u64) {
+    COUNTED.set((true, 0));
+    let result = work();
+    let (_, number) = COUNTED.replace((false, 0));
+    (result, number)
+}
+
+#[test]
+fn the_counter_counts() {
+    assert_eq!(allocations(|| drop(std::hint::black_box(Box::new(5)))).1, 2);
+}
+
+#[test]
+fn messages_of_a_handshake_do_not_allocate() {
+    let key = Key::from_bytes([3; 32]);
+    let (mut first, mut second) = ([0; FIRST_OVERHEAD_BYTES + 28], [0; SECOND_OVERHEAD_BYTES + 40]);
+    let (made, number) = allocations(|| Initiator::new(&key, b"prologue"));
+    assert!(number > 0, "then it needs no preparation");
+    let mut initiator = made.unwrap();
+    let (length, number) = allocations(|| initiator.first_message(&[7; 28], &mut first));
+    assert_eq!((length, number), (Ok(first.len()), 0));
+    let mut payload = [0; 28];
+    let (responder, _) = Responder::read(&key, b"prologue", &first, &mut payload).unwrap();
+    assert_eq!(payload, [7; 28]);
+    let (answered, number) = allocations(|| responder.answer(&[8; 40], &mut second));
+    // The handshake that is over was freed.
+    assert!(answered.is_ok() && number > 0);
+    let mut wrong = second;
+    wrong[40] ^= 1;
+    let mut payload = [0; 40];
+    let (refused, number) = allocations(|| initiator.finish(&wrong, &mut payload).is_err());
+    assert_eq!((refused, number), (true, 0));
+    let (length, number) = allocations(|| {
+        let (length, mut sealer, mut opener) = initiator.finish(&second, &mut payload).unwrap();
+        let trailer = sealer.seal(b"", &mut []);
+        assert_eq!(opener.open(b"", &mut [], &trailer), Err(OpenError::Forged));
+        length
+    });
+    assert_eq!((length, number, payload), (40, 0, [8; 40]));
+}
+
+#[test]
+fn packets_and_new_keys_do_not_allocate() {
+    let (mut replayed, mut forged) = (0, 0);
+    let mut page = [5; 4096];
+    let ((), number) = allocations(|| {
+        let secret = || Zeroizing::new([9; 32]);
+        let (mut sealer, mut opener) = (Sealer::new(secret(), 4), Opener::new(secret(), 4));
+        for round in 0..1000u64 {
+            let trailer = sealer.seal(&[1; 44], &mut page);
+            let sealed = page;
+            opener.open(&[1; 44], &mut page, &trailer).unwrap();
+            assert_eq!(page, [5; 4096]);
+            let mut again = sealed;
+            replayed += u32::from(opener.open(&[1; 44], &mut again, &trailer) == Err(OpenError::Replayed));
+            let mut trailer = [0; TRAILER_BYTES];
+            trailer[..8].copy_from_slice(&(round + 16).to_le_bytes());
+            forged += u32::from(opener.open(&[1; 44], &mut again, &trailer) == Err(OpenError::Forged));
+        }
+        assert_eq!(sealer.sealed() >> 4, 62, "keys did change");
+    });
+    assert_eq!((number, replayed, forged), (0, 1000, 1000));
+}
+
+#[test]
+fn cookies_do_not_allocate() {
+    let now = Instant::now();
+    let ((), number) = allocations(|| {
+        let cookies = Cookies::new(&Key::from_bytes([4; 32]), Duration::from_secs(4), now);
+        let input = CookieInput { address: &[1; 14], client: 2, attempt: 3 };
+        let cookie = cookies.make(now, &input);
+        assert!(cookies.check(now, &input, &cookie));
+    });
+    assert_eq!(number, 0);
+}
