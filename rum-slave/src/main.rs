@@ -2,14 +2,16 @@
 #![forbid(unsafe_code)]
 
 use std::{
+    collections::BTreeMap,
     fs,
     io::{IsTerminal, Write},
+    path::PathBuf,
     process::ExitCode,
     time::Duration,
 };
 
 use clap::Parser;
-use rum_net::port::{inject::Faults, spec::PortSpec};
+use rum_net::port::{inject::Faults, middleware::Middlewares, spec::PortSpec};
 use rum_slave::{Options, Slave, port, server::End, stop::stop, units};
 use tracing_subscriber::EnvFilter;
 
@@ -32,9 +34,13 @@ struct Arguments {
     /// Take a network interface even if this machine's default route leaves by it.
     #[arg(long)]
     force: bool,
-    /// For tests: lose, double, reorder or damage packets, such as loss=0.01,dup=0.01,corrupt=0.01,seed=7.
+    /// For tests: lose, double, reorder, damage or delay packets, such as loss=0.01,dup=0.01,latency=50us,rate=1Gbit,seed=7.
     #[arg(long, value_name = "FAULTS")]
     inject: Option<Faults>,
+    /// Write every packet into a pcapng file, readable by you alone: it has what clients store. Of several ports each
+    /// has a file, with a number in its name.
+    #[arg(long, value_name = "FILE")]
+    capture: Option<PathBuf>,
 }
 
 fn main() -> ExitCode {
@@ -61,7 +67,8 @@ fn serve(arguments: Arguments) -> Result<ExitCode, String> {
     // Before the port opens, so that a signal from then on removes its socket.
     let (stopper, stop) = stop().map_err(|error| error.to_string())?;
     stopper.on_signals().map_err(|error| error.to_string())?;
-    let open = |spec| port::open_with_faults(spec, arguments.force, arguments.inject);
+    let middlewares = Middlewares { faults: arguments.inject, capture: arguments.capture };
+    let open = |spec| port::open_with(spec, arguments.force, &middlewares);
     let ports: Result<Vec<_>, _> = arguments.ports.iter().map(open).collect();
     let ports = ports.map_err(|error| error.to_string())?;
     let options = Options { name: arguments.name, lease: arguments.lease, ..Options::new(arguments.memory) };
@@ -69,8 +76,9 @@ fn serve(arguments: Arguments) -> Result<ExitCode, String> {
     say(&slave.ready_line());
     let end = slave.run(&stop);
     let totals = slave.totals();
+    let drops = drops(&slave);
     drop(slave);
-    say(&format!("rum-slave: stopped, {totals}"));
+    say(&format!("rum-slave: stopped, {totals}{drops}"));
     Ok(match end {
         End::Stopped => ExitCode::SUCCESS,
         End::PortsGone => {
@@ -78,6 +86,19 @@ fn serve(arguments: Arguments) -> Result<ExitCode, String> {
             ExitCode::FAILURE
         }
     })
+}
+
+/// What the ports have dropped, by reason, as the end of a line: `, dropped: missed 3, filtered 12`.
+fn drops(slave: &Slave) -> String {
+    let mut sums = BTreeMap::new();
+    slave.port_counters(&mut |name, count| {
+        if let Some(reason) = name.strip_prefix("dropped_") {
+            *sums.entry(reason).or_insert(0) += count;
+        }
+    });
+    let drops: Vec<String> =
+        sums.iter().filter(|(_, count)| **count > 0).map(|(reason, count)| format!("{reason} {count}")).collect();
+    if drops.is_empty() { String::new() } else { format!(", dropped: {}", drops.join(", ")) }
 }
 
 fn memory(text: &str) -> Result<u64, String> {

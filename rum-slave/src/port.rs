@@ -2,8 +2,9 @@
 
 use rum_net::port::{
     Port,
+    capture::CaptureError,
     dpdk::{DpdkError, DpdkOptions, DpdkPort},
-    inject::{Faults, Inject},
+    middleware::Middlewares,
     spec::PortSpec,
     vhost_user::{BindError, ListenOptions, VhostListenPort},
 };
@@ -25,31 +26,27 @@ pub enum PortError {
     /// A DPDK port, which names itself.
     #[error("cannot serve {0}")]
     Dpdk(#[from] DpdkError),
+    /// A capture file.
+    #[error(transparent)]
+    Capture(#[from] CaptureError),
 }
 
 /// Opens a port for serving; a vhost-user socket is created. `force` takes an interface even if the default route leaves
 /// by it. Never takes another transport than the one named.
 pub fn open(spec: &PortSpec, force: bool) -> Result<Box<dyn Port>, PortError> {
-    open_with_faults(spec, force, None)
-}
-
-/// As `open`, with faults in front of the port, for tests.
-pub fn open_with_faults(spec: &PortSpec, force: bool, faults: Option<Faults>) -> Result<Box<dyn Port>, PortError> {
     match spec {
         PortSpec::VhostListen(_) => Err(PortError::NotServed(spec.clone())),
         PortSpec::Vhost(path) => {
             let port = VhostListenPort::bind(path, ListenOptions::default());
-            Ok(boxed(port.map_err(|why| PortError::Vhost { port: spec.clone(), why })?, faults))
+            Ok(Box::new(port.map_err(|why| PortError::Vhost { port: spec.clone(), why })?))
         }
         PortSpec::AfPacket(_) | PortSpec::AfXdp(_) | PortSpec::Pci(_) | PortSpec::Vdev(_) => {
-            Ok(boxed(DpdkPort::open(spec, &DpdkOptions { force, ..DpdkOptions::default() })?, faults))
+            Ok(Box::new(DpdkPort::open(spec, &DpdkOptions { force, ..DpdkOptions::default() })?))
         }
     }
 }
 
-fn boxed<P: Port + 'static>(port: P, faults: Option<Faults>) -> Box<dyn Port> {
-    match faults {
-        Some(faults) => Box::new(Inject::new(port, faults)),
-        None => Box::new(port),
-    }
+/// As `open`, with faults and a capture stacked on the port.
+pub fn open_with(spec: &PortSpec, force: bool, middlewares: &Middlewares) -> Result<Box<dyn Port>, PortError> {
+    Ok(middlewares.put_on(open(spec, force)?)?)
 }

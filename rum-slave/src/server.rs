@@ -168,6 +168,13 @@ impl Slave {
         self.service.totals()
     }
 
+    /// Calls `sink` with the name and value of each counter of each port (see `Port::counters`).
+    pub fn port_counters(&self, sink: &mut dyn FnMut(&'static str, u64)) {
+        for channel in &self.channels {
+            channel.port.counters(sink);
+        }
+    }
+
     /// The line that says that the slave is ready, where, and what it is not.
     pub fn ready_line(&self) -> String {
         let name = self.options.name.as_deref().map(|name| format!(" {name}")).unwrap_or_default();

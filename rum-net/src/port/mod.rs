@@ -1,8 +1,10 @@
 //! Packet interfaces behind one trait. A port moves whole Ethernet frames and knows nothing of what is in them.
 
+pub mod capture;
 pub mod dpdk;
 pub mod inject;
 pub mod memory;
+pub mod middleware;
 pub mod open;
 mod sleep;
 pub mod spec;

@@ -3,6 +3,7 @@
 use super::{
     Port,
     dpdk::{DpdkError, DpdkOptions, DpdkPort},
+    middleware::{MiddlewareError, Middlewares},
     spec::PortSpec,
     vhost_user::{ConnectError, VhostClientPort},
 };
@@ -16,6 +17,9 @@ pub enum OpenError {
     /// A vhost-user port.
     #[error(transparent)]
     Vhost(#[from] ConnectError),
+    /// What the environment asks to be stacked on the port.
+    #[error(transparent)]
+    Middleware(#[from] MiddlewareError),
     /// A link of a kind that this build does not have.
     #[error("{0}: vhost-listen comes later; use vhost:PATH")]
     NotBuiltIn(PortSpec),
@@ -31,8 +35,20 @@ impl OpenError {
     }
 }
 
-/// Opens `spec` for a client. Never takes another transport than the one named.
+/// Opens `spec` for a client. Never takes another transport than the one named. Faults and a capture that the
+/// environment asks for (see `Middlewares::from_env`) are stacked on it and said on stderr.
 pub fn open_client(spec: &PortSpec) -> Result<Box<dyn Port>, OpenError> {
+    let middlewares = Middlewares::from_env()?;
+    let port = open_bare(spec)?;
+    if middlewares.is_empty() {
+        return Ok(port);
+    }
+    let port = middlewares.put_on(port).map_err(MiddlewareError::from)?;
+    eprintln!("rum: port {}", port.name());
+    Ok(port)
+}
+
+fn open_bare(spec: &PortSpec) -> Result<Box<dyn Port>, OpenError> {
     match spec {
         PortSpec::Vhost(path) => Ok(Box::new(VhostClientPort::connect(path)?)),
         PortSpec::VhostListen(_) => Err(OpenError::NotBuiltIn(spec.clone())),
