@@ -1,16 +1,17 @@
 #!/bin/sh
 # Makes this machine able to build RUM: Debian packages and a check of the Rust toolchain. Changes nothing that is
-# there already, and needs root only when a package is missing.
+# there already, and needs root only when a package is missing. `--tests` adds what only tests use: without it they skip.
 set -eu
 
 packages="libdpdk-dev pkg-config clang libclang-dev g++ make iproute2"
+test_packages="tshark"
 rust_needed=1.88
 
 say() { printf 'setup: %s\n' "$*" >&2; }
 fail() { say "$*"; exit 1; }
 
-missing_packages() {
-    for package in $packages; do
+missing_packages() { # PACKAGES
+    for package in $1; do
         status=$(dpkg-query -W -f '${db:Status-Status}' "$package" 2>/dev/null || true)
         [ "$status" = installed ] || printf '%s ' "$package"
     done
@@ -25,7 +26,7 @@ check_tools() {
 }
 
 install_packages() {
-    missing=$(missing_packages)
+    missing=$(missing_packages "$packages")
     missing=${missing% }
     if [ -z "$missing" ]; then
         say "all Debian packages are there"
@@ -41,6 +42,23 @@ install_packages() {
     apt-get install -y -q --no-install-recommends $missing >&2 ||
         { apt-get update -q >&2 && apt-get install -y -q --no-install-recommends $missing >&2; } ||
         fail "apt-get could not install $missing"
+}
+
+# Nothing depends on them but tests, which say what they miss.
+install_test_packages() {
+    missing=$(missing_packages "$test_packages")
+    missing=${missing% }
+    [ -n "$missing" ] || return 0
+    if [ "$(id -u)" -ne 0 ]; then
+        say "not installed, and tests that use them will be skipped: $missing"
+        return 0
+    fi
+    say "installing $missing for tests"
+    export DEBIAN_FRONTEND=noninteractive
+    # shellcheck disable=SC2086
+    apt-get install -y -q --no-install-recommends $missing >&2 ||
+        { apt-get update -q >&2 && apt-get install -y -q --no-install-recommends $missing >&2; } ||
+        say "could not install $missing: tests that use them will be skipped"
 }
 
 # The demo reads the package catalogue when there is one; an empty list is fine, too.
@@ -64,6 +82,7 @@ check_rust() {
 
 if command -v dpkg-query >/dev/null; then
     install_packages
+    [ "${1-}" != --tests ] || install_test_packages
     refresh_catalogue
 else
     check_tools

@@ -61,7 +61,7 @@ demo() { # NAME ARGS...
 }
 
 step "set up"
-if ! ./scripts/setup.sh; then
+if ! ./scripts/setup.sh --tests; then
     fail "setup"
     finish
 fi

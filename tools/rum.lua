@@ -1,0 +1,487 @@
+-- Wireshark's dissector of RUM: packets of ethertype 0x88B5 and of UDP port 21069.
+--
+--   wireshark -X lua_script:tools/rum.lua capture.pcapng
+--   tshark -X lua_script:tools/rum.lua -r capture.pcapng -V
+--
+-- The formats are those of rum-net/src/wire: header.rs, hello.rs and message/*.rs. They stand in tables here, so that a
+-- change there is a line here. A message of several packets is decoded as far as its first one goes.
+
+local ETHERTYPE = 0x88B5
+local UDP_PORT = 21069
+local MAGIC = 0x4D52
+local VERSION = 1
+local PAGE_BYTES = 4096
+local MAX_BATCH_PAGES = 32
+
+local rum = Proto("rum", "RUM far memory")
+
+local function set(list)
+    local found = {}
+    for _, value in ipairs(list) do found[value] = true end
+    return found
+end
+
+-- Names of values -----------------------------------------------------------------------------------------------------
+
+local KINDS = {
+    [1] = "Hello", [2] = "HelloAck", [3] = "Request", [4] = "Response", [5] = "Probe", [6] = "Status", [7] = "Ack",
+    [8] = "Reset", [9] = "KeepAlive", [10] = "Bye",
+}
+local OPCODES = {
+    [1] = "stat", [2] = "reserve", [3] = "release", [4] = "read", [5] = "write", [6] = "open name",
+    [7] = "name extents", [8] = "free name", [9] = "renew", [10] = "bye",
+}
+local STATUSES = {
+    [0] = "Ok", [1] = "Full", [2] = "StaleExtent", [3] = "NotOwner", [4] = "NoSuchName", [5] = "SizeDiffers",
+    [6] = "Malformed", [7] = "Fenced", [8] = "Unsupported", [9] = "OutOfRange",
+}
+local PAGE_KINDS = { [0] = "zeros", [1] = "data" }
+local FLAGS = { { 1, "answers_probe", "Answers a probe" }, { 2, "executing", "Is being executed" } }
+
+local HELLO, HELLO_ACK, REQUEST, RESPONSE, PROBE, STATUS, ACK = 1, 2, 3, 4, 5, 6, 7
+local CARRY_MESSAGE = set { REQUEST, RESPONSE }
+local CARRY_FRAGMENT_SET = set { PROBE, STATUS, ACK }
+local FROM_CLIENT = set { HELLO, REQUEST, PROBE, ACK }
+local OK, SIZE_DIFFERS = 0, 5
+
+-- Layouts: name, type, what it is, names of its values ----------------------------------------------------------------
+-- Types: u8 u16 u32 u64, x32 x64 (in hexadecimal), u128 and hash (bytes), bool, and zeroN for N reserved bytes.
+
+local HEADER = {
+    { "checksum", "x32", "Checksum (CRC32C)" },
+    { "magic", "x16", "Magic" },
+    { "version", "u8", "Version" },
+    { "kind", "u8", "Kind", KINDS },
+    { "session", "x64", "Session" },
+    { "request", "u64", "Request" },
+    { "message_bytes", "u32", "Bytes of the message" },
+    { "offset", "u32", "Offset in the message" },
+    { "idle", "x32", "Idle slots" },
+    { "ahead", "u32", "Ahead" },
+    { "payload_bytes", "u16", "Bytes of payload" },
+    { "flags", "x16", "Flags" },
+}
+local PAYLOADS = {
+    [HELLO] = {
+        { "hello.client", "u128", "Client's incarnation" },
+        { "hello.mtu", "u32", "MTU" },
+        { "hello.slots", "u32", "Slots" },
+        { "hello.channel", "u32", "Channel" },
+    },
+    [HELLO_ACK] = {
+        { "hello_ack.client", "u128", "Client's incarnation" },
+        { "hello_ack.server", "u128", "Server's incarnation" },
+        { "hello_ack.mtu", "u32", "MTU" },
+        { "hello_ack.slots", "u32", "Slots" },
+    },
+}
+local REQUEST_HEAD = { { "opcode", "u8", "Opcode", OPCODES }, { "reserved", "zero3", "Reserved" } }
+local RESPONSE_HEAD = { { "status", "u8", "Status", STATUSES }, { "reserved", "zero7", "Reserved" } }
+local EXTENT = { { "extent.index", "u32", "Index" }, { "extent.generation", "u32", "Generation" } }
+local PAGE = { EXTENT[1], EXTENT[2], { "page.number", "u32", "Page" } }
+
+-- `list` stands for a count and so many entries; `kinds` for a byte for each page; `data` for 4 KiB for each page of data.
+local REQUESTS = {
+    [1] = {},
+    [2] = { { "count", "u32", "Count" } },
+    [3] = { { list = EXTENT, name = "extent", title = "Extent", bytes = 8, max = 4096 } },
+    [4] = { { list = PAGE, name = "page", title = "Page", bytes = 12, max = MAX_BATCH_PAGES } },
+    [5] = { { list = PAGE, name = "page", title = "Page", bytes = 12, max = MAX_BATCH_PAGES }, "kinds", "data" },
+    [6] = {
+        { "create", "bool", "Create" }, { "reserved", "zero3", "Reserved" }, { "size", "u64", "Size in bytes" },
+        { "hash", "hash", "Name" },
+    },
+    [7] = { { "from", "u32", "From extent" }, { "hash", "hash", "Name" } },
+    [8] = { { "hash", "hash", "Name" } },
+    [9] = {},
+    [10] = {},
+}
+local EXTENTS = { list = EXTENT, name = "extent", title = "Extent", bytes = 8, max = 4096 }
+local RESPONSES = {
+    [1] = {
+        { "stat.incarnation", "u128", "Slave's incarnation" },
+        { "stat.capacity", "u64", "Capacity in extents" },
+        { "stat.reserved", "u64", "Reserved extents" },
+        { "stat.used", "u64", "Used pages" },
+        { "stat.sessions", "u64", "Sessions" },
+        { "stat.lease_ms", "u64", "Lease in ms" },
+    },
+    [2] = { EXTENTS },
+    [3] = {},
+    [4] = { "kinds", "data" },
+    [5] = {},
+    [6] = {
+        { "size", "u64", "Size in bytes" }, { "total", "u32", "Extents of the object" }, { "existed", "bool", "Existed" },
+        { "reserved", "zero3", "Reserved" }, EXTENTS,
+    },
+    [7] = { EXTENTS },
+    [8] = {},
+    [9] = {},
+    [10] = {},
+}
+-- What follows a status other than Ok.
+local REFUSALS = { [SIZE_DIFFERS] = { { "size", "u64", "Existing size in bytes" } } }
+
+-- Fields --------------------------------------------------------------------------------------------------------------
+
+local TYPES = {
+    u8 = { 1, ProtoField.uint8, base.DEC }, u16 = { 2, ProtoField.uint16, base.DEC },
+    u32 = { 4, ProtoField.uint32, base.DEC }, u64 = { 8, ProtoField.uint64, base.DEC },
+    x16 = { 2, ProtoField.uint16, base.HEX }, x32 = { 4, ProtoField.uint32, base.HEX },
+    x64 = { 8, ProtoField.uint64, base.HEX }, bool = { 1, ProtoField.uint8, base.DEC },
+    u128 = { 16, ProtoField.bytes }, hash = { 32, ProtoField.bytes },
+    zero3 = { 3, ProtoField.bytes }, zero7 = { 7, ProtoField.bytes },
+}
+local fields = {}
+
+local function add_field(name, field)
+    fields[name] = field
+end
+
+local function define(layout)
+    for _, item in ipairs(layout) do
+        if type(item) == "table" and item.list then
+            define(item.list)
+        elseif type(item) == "table" and not fields[item[1]] then
+            local kind = TYPES[item[2]]
+            local abbreviation = "rum." .. item[1]
+            if kind[3] then
+                add_field(item[1], kind[2](abbreviation, item[3], kind[3], item[4]))
+            else
+                add_field(item[1], kind[2](abbreviation, item[3]))
+            end
+        end
+    end
+end
+
+for _, layout in ipairs { HEADER, REQUEST_HEAD, RESPONSE_HEAD } do define(layout) end
+for _, table_of_layouts in ipairs { PAYLOADS, REQUESTS, RESPONSES, REFUSALS } do
+    for _, layout in pairs(table_of_layouts) do define(layout) end
+end
+for _, flag in ipairs(FLAGS) do
+    add_field("flag." .. flag[2], ProtoField.bool("rum.flag." .. flag[2], flag[3], 16, nil, flag[1]))
+end
+add_field("list_count", ProtoField.uint32("rum.list_count", "Count"))
+add_field("page_kind", ProtoField.uint8("rum.page_kind", "Kind of page", base.DEC, PAGE_KINDS))
+add_field("data", ProtoField.bytes("rum.data", "Page's data"))
+add_field("fragments", ProtoField.bytes("rum.fragments", "Set of fragments (128 bits, the lowest first)"))
+add_field("fragment_count", ProtoField.uint32("rum.fragment_count", "Fragments in the set"))
+add_field("fragment", ProtoField.bytes("rum.fragment", "Later part of a message"))
+add_field("padding", ProtoField.bytes("rum.padding", "Padding"))
+add_field("checksum_status", ProtoField.uint8("rum.checksum_status", "Checksum is", base.DEC, { [0] = "wrong", [1] = "good" }))
+add_field("answer_to", ProtoField.uint8("rum.answer_to", "Answer to", base.DEC, OPCODES))
+add_field("request_in", ProtoField.framenum("rum.request_in", "Request in", base.NONE, frametype.REQUEST))
+add_field("response_in", ProtoField.framenum("rum.response_in", "Response in", base.NONE, frametype.RESPONSE))
+add_field("time", ProtoField.relative_time("rum.time", "Time since the request"))
+
+for _, field in pairs(fields) do table.insert(rum.fields, field) end
+
+local experts = {
+    checksum = ProtoExpert.new("rum.bad_checksum", "Wrong checksum", expert.group.CHECKSUM, expert.severity.ERROR),
+    malformed = ProtoExpert.new("rum.malformed", "Malformed", expert.group.MALFORMED, expert.severity.ERROR),
+    refused = ProtoExpert.new("rum.refused", "Refused", expert.group.RESPONSE_CODE, expert.severity.NOTE),
+}
+for _, one in pairs(experts) do table.insert(rum.experts, one) end
+
+-- CRC32C (Castagnoli; RFC 3720, appendix B.4) -------------------------------------------------------------------------
+
+local band, bxor, rshift = bit.band, bit.bxor, bit.rshift
+local CRC_TABLE = {}
+for byte = 0, 255 do
+    local crc = byte
+    for _ = 1, 8 do
+        local low = band(crc, 1)
+        crc = rshift(crc, 1)
+        if low == 1 then crc = bxor(crc, 0x82F63B78) end
+    end
+    CRC_TABLE[byte] = crc
+end
+
+local function crc32c(bytes)
+    local crc = 0xFFFFFFFF
+    for at = 1, #bytes do
+        crc = bxor(rshift(crc, 8), CRC_TABLE[band(bxor(crc, bytes:byte(at)), 0xFF)])
+    end
+    return bxor(crc, 0xFFFFFFFF) % 0x100000000
+end
+
+-- Reading -------------------------------------------------------------------------------------------------------------
+
+-- Takes fields off the front of `range`. When `is_whole` is false the range is the beginning of a message, and its end is
+-- no mistake.
+local Reader = {}
+Reader.__index = Reader
+
+function Reader.new(range, tree, is_whole)
+    return setmetatable({ range = range, at = 0, tree = tree, is_whole = is_whole, is_over = false }, Reader)
+end
+
+function Reader:left()
+    return self.range:len() - self.at
+end
+
+function Reader:complain(what)
+    self.tree:add_proto_expert_info(experts.malformed, what)
+    self.is_over = true
+end
+
+-- The next bytes; nil at the end.
+function Reader:take(bytes, what)
+    if self.is_over then return nil end
+    if self:left() < bytes then
+        if self.is_whole then self:complain("Too short for " .. what) end
+        self.is_over = true
+        return nil
+    end
+    local range = self.range(self.at, bytes)
+    self.at = self.at + bytes
+    return range
+end
+
+-- Reads one field into `tree`, and returns its value when it is a number.
+function Reader:field(item, tree)
+    local name, kind, title, names = item[1], item[2], item[3], item[4]
+    local bytes = TYPES[kind][1]
+    local range = self:take(bytes, title)
+    if not range then return nil end
+    tree:add_le(fields[name], range)
+    if kind:sub(1, 4) == "zero" then
+        if range:bytes():tohex():find("[^0]") then self:complain("A reserved byte is not zero") end
+        return nil
+    end
+    if bytes > 8 then return nil end
+    if bytes == 8 then return range:le_uint64() end
+    local value = range:le_uint()
+    if names and not names[value] then self:complain("Unknown " .. title:lower() .. " " .. value) end
+    if kind == "bool" and value > 1 then self:complain(title .. " is neither 0 nor 1") end
+    return value
+end
+
+function Reader:list(item)
+    local count_range = self:take(4, "a count")
+    if not count_range then return end
+    local count = count_range:le_uint()
+    self.tree:add_le(fields.list_count, count_range)
+    if count > item.max then return self:complain("Count out of range: " .. count) end
+    self.count = count
+    for number = 0, count - 1 do
+        if self.is_over then return end
+        local length = math.min(item.bytes, self:left())
+        if length == 0 then
+            self:take(1, item.title)
+            return
+        end
+        local subtree = self.tree:add(rum, self.range(self.at, length), item.title .. " " .. number)
+        for _, entry in ipairs(item.list) do self:field(entry, subtree) end
+    end
+end
+
+function Reader:kinds()
+    self.data_pages = 0
+    for number = 0, MAX_BATCH_PAGES - 1 do
+        local range = self:take(1, "a kind of page")
+        if not range then return end
+        local kind = range:uint()
+        if self.count == nil or number < self.count then
+            self.tree:add(fields.page_kind, range)
+            if not PAGE_KINDS[kind] then return self:complain("Unknown kind of page " .. kind) end
+        elseif kind ~= 0 then
+            return self:complain("A kind beyond the count")
+        end
+        self.data_pages = self.data_pages + kind
+    end
+end
+
+function Reader:data()
+    for _ = 1, self.data_pages or 0 do
+        if self:left() < PAGE_BYTES and not self.is_whole then
+            -- The rest is in other packets.
+            if self:left() > 0 then self.tree:add(fields.data, self.range(self.at, self:left())) end
+            self.at = self.range:len()
+            return
+        end
+        local range = self:take(PAGE_BYTES, "a page")
+        if not range then return end
+        self.tree:add(fields.data, range)
+    end
+end
+
+function Reader:layout(layout)
+    for _, item in ipairs(layout) do
+        if item == "kinds" then
+            self:kinds()
+        elseif item == "data" then
+            self:data()
+        elseif item.list then
+            self:list(item)
+        else
+            self:field(item, self.tree)
+        end
+    end
+end
+
+function Reader:finish()
+    if not self.is_over and self:left() > 0 then self:complain(self:left() .. " bytes too many") end
+end
+
+-- Requests and their responses ----------------------------------------------------------------------------------------
+
+-- By session and request: number of the packet, its time, its opcode and count, and the packet of the response.
+local conversations = {}
+
+function rum.init()
+    conversations = {}
+end
+
+local function conversation(values)
+    local key = tostring(values.session) .. "/" .. tostring(values.request)
+    local found = conversations[key]
+    if not found then
+        found = {}
+        conversations[key] = found
+    end
+    return found
+end
+
+local function request(range, tree, is_whole, entry, pinfo)
+    local reader = Reader.new(range, tree, is_whole)
+    local opcode = reader:field(REQUEST_HEAD[1], tree)
+    reader:field(REQUEST_HEAD[2], tree)
+    if opcode == nil or not REQUESTS[opcode] then return "" end
+    reader:layout(REQUESTS[opcode])
+    reader:finish()
+    if not entry.request_in then
+        entry.request_in, entry.request_at = pinfo.number, pinfo.abs_ts
+    end
+    entry.opcode, entry.count = opcode, reader.count
+    if entry.response_in then tree:add(fields.response_in, entry.response_in):set_generated() end
+    return " " .. OPCODES[opcode]
+end
+
+local function response(range, tree, is_whole, entry, pinfo)
+    local about = ""
+    if entry.opcode then
+        tree:add(fields.answer_to, entry.opcode):set_generated()
+        tree:add(fields.request_in, entry.request_in):set_generated()
+        local seconds = pinfo.abs_ts - entry.request_at
+        local nanoseconds = math.floor((seconds % 1) * 1e9)
+        tree:add(fields.time, NSTime.new(math.floor(seconds), nanoseconds)):set_generated()
+        entry.response_in = entry.response_in or pinfo.number
+        about = " to " .. OPCODES[entry.opcode]
+    end
+    local reader = Reader.new(range, tree, is_whole)
+    reader.count = entry.count
+    local status = reader:field(RESPONSE_HEAD[1], tree)
+    reader:field(RESPONSE_HEAD[2], tree)
+    if status == nil or not STATUSES[status] then return about end
+    if status ~= OK then
+        tree:add_proto_expert_info(experts.refused, "Refused: " .. STATUSES[status])
+        reader:layout(REFUSALS[status] or {})
+        reader:finish()
+    elseif entry.opcode then
+        reader:layout(RESPONSES[entry.opcode])
+        reader:finish()
+    end
+    return about .. ", " .. STATUSES[status]
+end
+
+local function fragment_set(range, tree)
+    if range:len() == 0 then return end
+    if range:len() % 16 ~= 0 then
+        tree:add_proto_expert_info(experts.malformed, "A set of fragments has 16 bytes")
+        return
+    end
+    for at = 0, range:len() - 16, 16 do
+        local one = range(at, 16)
+        tree:add(fields.fragments, one)
+        local count = 0
+        for byte = 0, 15 do
+            local bits = one(byte, 1):uint()
+            while bits > 0 do
+                count = count + band(bits, 1)
+                bits = rshift(bits, 1)
+            end
+        end
+        tree:add(fields.fragment_count, one, count):set_generated()
+    end
+end
+
+local function payload(values, range, tree, pinfo)
+    local kind = values.kind
+    if PAYLOADS[kind] then
+        local reader = Reader.new(range, tree, true)
+        reader:layout(PAYLOADS[kind])
+    elseif CARRY_FRAGMENT_SET[kind] then
+        fragment_set(range, tree)
+    elseif CARRY_MESSAGE[kind] then
+        if values.offset > 0 then
+            tree:add(fields.fragment, range)
+            return ", from byte " .. values.offset
+        end
+        local message = tree:add(rum, range, "Message")
+        local is_whole = range:len() >= values.message_bytes
+        local decode = kind == REQUEST and request or response
+        return decode(range, message, is_whole, conversation(values), pinfo)
+    end
+    return ""
+end
+
+-- Packets -------------------------------------------------------------------------------------------------------------
+
+local HEADER_BYTES = 0
+for _, item in ipairs(HEADER) do HEADER_BYTES = HEADER_BYTES + TYPES[item[2]][1] end
+
+local function header(range, tree)
+    local reader, values = Reader.new(range, tree, true), {}
+    for _, item in ipairs(HEADER) do values[item[1]] = reader:field(item, tree) end
+    for _, flag in ipairs(FLAGS) do tree:add_le(fields["flag." .. flag[2]], range(HEADER_BYTES - 2, 2)) end
+    return values
+end
+
+-- Checks length and checksum; false when the rest is not to be believed.
+local function is_sound(buffer, values, tree)
+    local bytes = HEADER_BYTES + values.payload_bytes
+    if buffer:reported_len() < bytes then
+        tree:add_proto_expert_info(experts.malformed, "Cut short: the header says " .. bytes .. " bytes")
+        return false
+    end
+    if buffer:len() < bytes then return true end
+    local is_good = crc32c(buffer(4, bytes - 4):raw()) == values.checksum
+    tree:add(fields.checksum_status, buffer(0, 4), is_good and 1 or 0):set_generated()
+    if not is_good then tree:add_proto_expert_info(experts.checksum, "Wrong checksum") end
+    return is_good
+end
+
+function rum.dissector(buffer, pinfo, root)
+    pinfo.cols.protocol = "RUM"
+    local tree = root:add(rum, buffer())
+    if buffer:len() < HEADER_BYTES then
+        pinfo.cols.info = "Cut short"
+        tree:add_proto_expert_info(experts.malformed, "Shorter than a header")
+        return
+    end
+    local values = header(buffer(0, HEADER_BYTES), tree)
+    if values.magic ~= MAGIC or values.version ~= VERSION then
+        pinfo.cols.info = "Not RUM of version " .. VERSION
+        tree:add_proto_expert_info(experts.malformed, "Not RUM of version " .. VERSION)
+        return
+    end
+    local name = KINDS[values.kind] or ("kind " .. values.kind)
+    pinfo.cols.info = name .. " " .. tostring(values.request)
+    tree:append_text(", " .. name .. ", session 0x" .. values.session:tohex() .. ", request " .. tostring(values.request))
+    if not is_sound(buffer, values, tree) then
+        pinfo.cols.info:append(" [damaged]")
+        return
+    end
+    local bytes = math.min(values.payload_bytes, buffer:len() - HEADER_BYTES)
+    if bytes > 0 then
+        pinfo.cols.info:append(payload(values, buffer(HEADER_BYTES, bytes), tree, pinfo) or "")
+    elseif CARRY_MESSAGE[values.kind] then
+        tree:add_proto_expert_info(experts.malformed, "An empty message")
+    end
+    local padding = buffer:len() - HEADER_BYTES - bytes
+    if padding > 0 then tree:add(fields.padding, buffer(HEADER_BYTES + bytes, padding)) end
+end
+
+DissectorTable.get("ethertype"):add(ETHERTYPE, rum)
+DissectorTable.get("udp.port"):add(UDP_PORT, rum)
