@@ -3,14 +3,14 @@
 use std::{
     env, fs,
     io::{BufRead, BufReader, Read},
-    os::unix::fs::PermissionsExt,
+    os::unix::fs::{OpenOptionsExt, PermissionsExt},
     path::Path,
     process::{Command, Stdio},
     thread,
     time::{Duration, Instant},
 };
 
-use nix::{sys::stat::Mode, unistd::mkfifo};
+use nix::{fcntl::OFlag, sys::stat::Mode, unistd::mkfifo};
 use rum_net::port::{
     LinkId, Port,
     capture::Capture,
@@ -159,7 +159,8 @@ fn a_writer_that_hangs_costs_the_capture_packets_and_the_port_nothing() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("pipe");
     mkfifo(&path, Mode::S_IRWXU).unwrap();
-    let mut reader = fs::OpenOptions::new().read(true).write(true).open(&path).unwrap();
+    // Neither end waits for the other to be opened.
+    let reader = fs::OpenOptions::new().read(true).custom_flags(OFlag::O_NONBLOCK.bits()).open(&path).unwrap();
     let (sender, mut receiver) = MemoryPort::pair(4096).unwrap();
     let mut sender = Capture::new(sender, &path).unwrap();
     let deadline = Instant::now() + DEADLINE;
@@ -174,20 +175,12 @@ fn a_writer_that_hangs_costs_the_capture_packets_and_the_port_nothing() {
     assert_eq!(counter(&sender, "captured"), PACKETS - missed);
     assert!(!sender.is_written());
 
+    // Another reader, which waits for bytes and sees the end when the capture is closed.
+    let mut waiting = fs::File::open(&path).unwrap();
+    drop(reader);
     let close = thread::spawn(move || drop(sender));
     let mut file = vec![];
-    let mut chunk = vec![0; 1 << 16];
-    while !close.is_finished() {
-        // There is always more to come: at least the statistics, in the last write.
-        let read = reader.read(&mut chunk).unwrap();
-        file.extend_from_slice(&chunk[..read]);
-        if file.len() > 28 && number(&file, file.len() - 4) as usize <= file.len() {
-            let last = file.len() - number(&file, file.len() - 4) as usize;
-            if number(&file, last) == 5 {
-                break;
-            }
-        }
-    }
+    waiting.read_to_end(&mut file).unwrap();
     close.join().unwrap();
     let file = parse(&file);
     assert_eq!(file.statistics, Some((PACKETS, missed)));
