@@ -219,6 +219,35 @@ fn damage_is_flagged() {
     }
 }
 
+#[test]
+fn packets_over_udp_are_decoded_too() {
+    use rum_net::wire::{
+        checksum::Checksummer,
+        header::{HEADER_BYTES, Header, Kind},
+    };
+    if is_skipped() {
+        return;
+    }
+    let directory = tempfile::tempdir().unwrap();
+    let capture = directory.path().join("a.pcapng");
+    let (port, _peer) = MemoryPort::pair(1500).unwrap();
+    let mut port = Capture::new(port, &capture).unwrap();
+    let mut head = [0; HEADER_BYTES];
+    let body = [9, 0, 0, 0];
+    let header = Header { message_bytes: 4, ..Header::new(Kind::Request, 77, 1) };
+    header.encode(&mut head, &body, &mut Checksummer::new());
+    // RFC 791 and RFC 768: from 10.0.0.1 and port 40000 to 10.0.0.2 and port 21069, without checksums.
+    let ethernet = [2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 2, 0x08, 0x00];
+    let udp_bytes = 8 + HEADER_BYTES as u8 + 4;
+    let ip = [0x45, 0, 0, 20 + udp_bytes, 0, 0, 0, 0, 64, 17, 0, 0, 10, 0, 0, 1, 10, 0, 0, 2];
+    let [high, low] = 21069u16.to_be_bytes();
+    let udp = [0x9C, 0x40, high, low, 0, udp_bytes, 0, 0];
+    port.transmit(LinkId(0), &[&ethernet, &ip, &udp, &head, &body]).unwrap();
+    drop(port);
+    let packets = dissect(&capture);
+    assert_eq!(values(&packets, &[("rum.checksum_status", "1")], "rum.opcode"), ["9"]);
+}
+
 /// Captures requests that suffer `faults` on their way; returns how many packets there are.
 fn send_all(capture: &Path, faults: &str) -> usize {
     use rum_net::wire::{
