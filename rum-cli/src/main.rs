@@ -1,10 +1,11 @@
-//! The command `rum`: a private grid on this host, the demo, what this machine allows, and the figures.
+//! The command `rum`: a private grid on this host, the demo, what this machine allows, keys, and the figures.
 #![forbid(unsafe_code)]
 
 mod bench;
 mod demo;
 mod doctor;
 mod folder;
+mod keygen;
 mod local;
 mod signals;
 mod slaves;
@@ -30,6 +31,8 @@ enum Command {
     Demo(demo::Arguments),
     /// Say what this machine allows, and how to allow the rest
     Doctor,
+    /// Write a key that lets a client join a grid whose slaves ask for one
+    Keygen(keygen::Arguments),
     /// Measure the figures of docs/BENCHMARKS.md
     Bench(bench::Arguments),
     /// Become PROGRAM, and end when the process that started this one ends
@@ -43,6 +46,7 @@ fn main() -> ExitCode {
         Command::Local(arguments) => local::run(&arguments),
         Command::Demo(arguments) => demo::run(&arguments),
         Command::Doctor => doctor::run(),
+        Command::Keygen(arguments) => keygen::run(&arguments),
         Command::Bench(arguments) => bench::run(&arguments),
         Command::Tied(arguments) => tied::run(&arguments),
     }

@@ -10,6 +10,7 @@ use std::{
 
 use rum_net::{
     port::{MacAddr, spec::PortSpec},
+    seal::{ClientKey, KeyFile, KeyFileError, is_name},
     units::available_bytes,
 };
 
@@ -45,6 +46,8 @@ pub struct Config {
     pub local_budget_bytes: u64,
     /// The engine asked for, or `None` for the best this machine allows.
     pub engine: Option<EngineKind>,
+    /// Who this client is, and the key that proves it; `None` where slaves ask for none.
+    pub key: Option<ClientKey>,
 }
 
 /// What is wrong with machines.csv or the environment; one line that names file, line and column.
@@ -82,13 +85,20 @@ pub enum ConfigError {
         /// What should stand there.
         expected: String,
     },
+    /// The key file is wrong.
+    #[error("RUM_KEY={0}")]
+    Key(#[from] KeyFileError),
+    /// A name, but no file to look it up in.
+    #[error("RUM_KEY_NAME={0:?}: expected RUM_KEY to name the key file as well")]
+    KeyNameAlone(String),
     /// No file was named.
     #[error("no machines.csv: pass its path, set RUM_MACHINES, or run the program under `rum local -- PROGRAM`")]
     NoMachines,
 }
 
 impl Config {
-    /// Reads `machines`, or the file that `RUM_MACHINES` names, and `RUM_LOCAL_BUDGET`, `RUM_FAULT_ENGINE`, `RUM_PORT`.
+    /// Reads `machines`, or the file that `RUM_MACHINES` names, and `RUM_LOCAL_BUDGET`, `RUM_FAULT_ENGINE`, `RUM_PORT`, `RUM_KEY`
+    /// and `RUM_KEY_NAME`.
     ///
     /// Without `RUM_LOCAL_BUDGET` the budget is half of the memory that is available now.
     pub fn from_env(machines: Option<&Path>) -> Result<Self, ConfigError> {
@@ -109,7 +119,23 @@ impl Config {
             parse_bytes(text).filter(|bytes| *bytes >= MIN_LOCAL_BUDGET_BYTES)
         })?;
         let machines = read_machines(&path, default_link.as_ref())?;
-        Ok(Self { machines, local_budget_bytes: budget.unwrap_or_else(default_budget_bytes), engine })
+        let key = read_key(variable)?;
+        Ok(Self { machines, local_budget_bytes: budget.unwrap_or_else(default_budget_bytes), engine, key })
+    }
+}
+
+/// The line of the file `RUM_KEY` that `RUM_KEY_NAME` names; without that name, its only line.
+fn read_key(variable: &dyn Fn(&str) -> Option<OsString>) -> Result<Option<ClientKey>, ConfigError> {
+    let name = parsed(variable, "RUM_KEY_NAME", "a client's name in the key file", |text| {
+        is_name(text).then(|| text.to_owned())
+    })?;
+    match (variable("RUM_KEY").filter(|path| !path.is_empty()), name) {
+        (Some(path), name) => {
+            let file = KeyFile::read(Path::new(&path))?;
+            Ok(Some(file.choose(name.as_deref())?.clone()))
+        }
+        (None, Some(name)) => Err(ConfigError::KeyNameAlone(name)),
+        (None, None) => Ok(None),
     }
 }
 
@@ -243,6 +269,47 @@ mod tests {
         for (name, value, start) in cases {
             let error = with(Some(file.path()), &[(name, value)]).unwrap_err().to_string();
             assert!(error.starts_with(start), "{error}");
+        }
+    }
+
+    fn key_file(text: &str, mode: u32) -> tempfile::NamedTempFile {
+        use std::os::unix::fs::PermissionsExt;
+        let mut file = tempfile::NamedTempFile::new().unwrap();
+        file.write_all(text.as_bytes()).unwrap();
+        file.as_file().set_permissions(std::fs::Permissions::from_mode(mode)).unwrap();
+        file
+    }
+
+    #[test]
+    fn the_key_and_whose_it_is() {
+        let machines = machines_file();
+        let (one, two) = ("1".repeat(64), "2".repeat(64));
+        let own = key_file(&format!("me {one}\n"), 0o600);
+        let all = key_file(&format!("me {one}\nyou {two} 4G\n"), 0o400);
+        let open = key_file(&format!("me {one}\n"), 0o640);
+        let [own, all, open] = [&own, &all, &open].map(|file| file.path().to_str().unwrap());
+        let key = |variables: &[(&str, &str)]| {
+            let key = with(Some(machines.path()), variables).map(|config| config.key);
+            key.map(|key| key.map(|client| (client.name, client.quota_bytes))).map_err(|error| error.to_string())
+        };
+        assert_eq!(key(&[]), Ok(None));
+        assert_eq!(key(&[("RUM_KEY", "")]), Ok(None));
+        assert_eq!(key(&[("RUM_KEY", own)]), Ok(Some(("me".to_owned(), None))));
+        assert_eq!(key(&[("RUM_KEY", all), ("RUM_KEY_NAME", "you")]), Ok(Some(("you".to_owned(), Some(4 << 30)))));
+        let cases = [
+            (vec![("RUM_KEY", all)], format!("RUM_KEY={all}: 2 clients in it; set RUM_KEY_NAME")),
+            (vec![("RUM_KEY", own), ("RUM_KEY_NAME", "you")], format!("RUM_KEY={own}: no client \"you\" in it")),
+            (vec![("RUM_KEY", open)], format!("RUM_KEY={open}: others may read or change it (mode 0640): chmod 600")),
+            (vec![("RUM_KEY", "/none")], "RUM_KEY=/none: cannot read keys: No such file".to_owned()),
+            (vec![("RUM_KEY_NAME", "me")], "RUM_KEY_NAME=\"me\": expected RUM_KEY to name".to_owned()),
+            (
+                vec![("RUM_KEY", own), ("RUM_KEY_NAME", "m e")],
+                "RUM_KEY_NAME=\"m e\": expected a client's name".to_owned(),
+            ),
+        ];
+        for (variables, expected) in cases {
+            let said = key(&variables).unwrap_err();
+            assert!(said.starts_with(&expected) && said.lines().count() == 1, "{said}");
         }
     }
 

@@ -9,7 +9,7 @@ use rum_net::{
     wire::message::{ExtentRef, Status},
 };
 
-use crate::frames::Frames;
+use crate::{account::AccountId, frames::Frames};
 
 /// Who may read and write an extent.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -35,6 +35,8 @@ impl Owner {
 pub struct Extent {
     /// Who may use it.
     pub owner: Owner,
+    /// Whose quota it counts against until it is freed.
+    pub account: AccountId,
     /// Its pages.
     pub frames: Frames,
 }
@@ -71,13 +73,13 @@ impl ExtentTable {
     }
 
     /// Puts an extent into a free place and gives its name.
-    pub fn insert(&mut self, owner: Owner, frames: Frames) -> ExtentRef {
+    pub fn insert(&mut self, owner: Owner, account: AccountId, frames: Frames) -> ExtentRef {
         let index = self.free.pop().unwrap_or_else(|| {
             self.places.push(Place { generation: self.first_generation, state: Use::Free });
             u32::try_from(self.places.len() - 1).expect("memory for 4 billion extents")
         });
         let place = &mut self.places[index as usize];
-        place.state = Use::Used(Extent { owner, frames });
+        place.state = Use::Used(Extent { owner, account, frames });
         ExtentRef { index, generation: place.generation }
     }
 
@@ -133,7 +135,7 @@ mod tests {
     const CLIENT: Owner = Owner::Client(Incarnation(1));
 
     fn insert(table: &mut ExtentTable) -> ExtentRef {
-        table.insert(CLIENT, Frames::map().unwrap())
+        table.insert(CLIENT, AccountId::NOBODY, Frames::map().unwrap())
     }
 
     #[test]

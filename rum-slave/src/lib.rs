@@ -1,10 +1,12 @@
 //! The page server of RUM: serves extents out of its memory to clients that name them by index and generation.
 //!
-//! `frames` holds the pages of one extent, `extent` the table of extents, `name` the named objects, `quota` the
+//! `frames` holds the pages of one extent, `extent` the table of extents, `account` whose they are, `name` the named objects, `quota` the
 //! capacity, and `store` joins them: it knows pages and owners, but no messages. `lease` knows which clients live.
 //! `service` answers one request over the store, without I/O. `server` runs it over ports.
 #![forbid(unsafe_code)]
 
+pub mod access;
+pub mod account;
 pub mod extent;
 pub mod frames;
 mod idle;

@@ -12,7 +12,7 @@ use std::{
 
 use clap::Parser;
 use rum_net::port::{inject::Faults, middleware::Middlewares, spec::PortSpec};
-use rum_slave::{Options, Slave, port, server::End, stop::stop, units};
+use rum_slave::{Options, Slave, access, port, server::End, stop::stop, units};
 use tracing_subscriber::EnvFilter;
 
 /// Serves a part of this machine's memory to RUM's clients.
@@ -34,6 +34,12 @@ struct Arguments {
     /// Take a network interface even if this machine's default route leaves by it.
     #[arg(long)]
     force: bool,
+    /// The clients that may join: a file of `NAME KEY [QUOTA]` lines, written by `rum keygen`.
+    #[arg(long, value_name = "FILE", conflicts_with = "insecure")]
+    keys: Option<PathBuf>,
+    /// Serve whoever reaches the port, without keys and unencrypted, also on a network.
+    #[arg(long)]
+    insecure: bool,
     /// For tests: lose, double, reorder, damage or delay packets, such as loss=0.01,dup=0.01,latency=50us,rate=1Gbit,seed=7.
     #[arg(long, value_name = "FAULTS")]
     inject: Option<Faults>,
@@ -64,6 +70,8 @@ fn main() -> ExitCode {
 }
 
 fn serve(arguments: Arguments) -> Result<ExitCode, String> {
+    let keys = access::keys(&arguments.ports, arguments.keys.as_deref(), arguments.insecure);
+    let keys = keys.map_err(|error| error.to_string())?;
     // Before the port opens, so that a signal from then on removes its socket.
     let (stopper, stop) = stop().map_err(|error| error.to_string())?;
     stopper.on_signals().map_err(|error| error.to_string())?;
@@ -71,7 +79,7 @@ fn serve(arguments: Arguments) -> Result<ExitCode, String> {
     let open = |spec| port::open_with(spec, arguments.force, &middlewares);
     let ports: Result<Vec<_>, _> = arguments.ports.iter().map(open).collect();
     let ports = ports.map_err(|error| error.to_string())?;
-    let options = Options { name: arguments.name, lease: arguments.lease, ..Options::new(arguments.memory) };
+    let options = Options { name: arguments.name, lease: arguments.lease, keys, ..Options::new(arguments.memory) };
     let mut slave = Slave::new(ports, options).map_err(|error| error.to_string())?;
     say(&slave.ready_line());
     let end = slave.run(&stop);

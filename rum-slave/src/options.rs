@@ -1,8 +1,8 @@
 //! Settings of a slave.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
-use rum_net::EXTENT_BYTES;
+use rum_net::{EXTENT_BYTES, seal::KeyFile};
 
 /// Settings of a slave.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -17,6 +17,8 @@ pub struct Options {
     pub poll: PollOptions,
     /// Sessions on a port at once; further clients are refused.
     pub max_sessions: usize,
+    /// The clients that may join, each with its quota; none: whoever reaches a port may.
+    pub keys: Option<Arc<KeyFile>>,
 }
 
 impl Options {
@@ -28,6 +30,7 @@ impl Options {
             lease: Duration::from_secs(10),
             poll: PollOptions::default(),
             max_sessions: 4096,
+            keys: None,
         }
     }
 

@@ -18,6 +18,7 @@ use rum_net::{
 };
 
 use crate::{
+    account::Accounts,
     idle::{Idle, Pause},
     options::{Options, PollOptions},
     service::{Service, Totals},
@@ -108,7 +109,9 @@ impl Slave {
             ports.into_iter().map(|port| Channel::new(port, incarnation, &options)).collect();
         // Half of the numbers are left to count up through.
         let first_generation = rand::random_range(1..u32::MAX / 2);
-        let service = Service::new(incarnation, options.lease, Store::new(capacity, first_generation));
+        let accounts = options.keys.as_deref().map(Accounts::new).unwrap_or_default();
+        let store = Store::new(capacity, first_generation).with_accounts(accounts);
+        let service = Service::new(incarnation, options.lease, store);
         Ok(Self { service, channels: channels?, sleep_on: 0, options })
     }
 
@@ -228,7 +231,8 @@ impl Channel {
         let Self { port, server, full_since, behind } = self;
         let mut on_event = |responder: &mut Responder<'_>, event: ServerEvent<'_>| match event {
             ServerEvent::Request { client, message, .. } => service.answer(client, message, responder.response()),
-            ServerEvent::Opened { client, .. } => service.session_opened(client),
+            // Where no name is proven, none can be refused.
+            ServerEvent::Opened { client, .. } => drop(service.session_opened(client, None)),
             ServerEvent::Closed { client, .. } => service.session_closed(client),
         };
         let received = port.receive(RECEIVE_BUDGET, &mut |link, frame| {

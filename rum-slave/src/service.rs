@@ -12,8 +12,9 @@ use rum_net::{
 };
 
 use crate::{
+    account::AccountId,
     extent::Owner,
-    lease::LeaseTable,
+    lease::{LeaseTable, Opening},
     store::{OpenNameError, Store},
 };
 
@@ -34,6 +35,10 @@ pub struct Totals {
     pub leases_expired: u64,
     /// Extents that were freed because their client's lease had ended.
     pub extents_reclaimed: u64,
+    /// Reservations refused because a client's quota was used up.
+    pub over_quota: u64,
+    /// Sessions refused because the slave does not know the name, or the incarnation belongs to another one.
+    pub sessions_refused: u64,
 }
 
 impl Totals {
@@ -46,12 +51,17 @@ impl Totals {
 impl fmt::Display for Totals {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { clients, requests, pages_read, pages_written, leases_expired, extents_reclaimed, .. } = self;
+        let Self { over_quota, sessions_refused, .. } = self;
         write!(
             f,
             "{clients} clients, {requests} requests ({} refused), {pages_read} pages read, {pages_written} written, \
              {leases_expired} leases expired ({extents_reclaimed} extents reclaimed)",
             self.refused()
-        )
+        )?;
+        if over_quota + sessions_refused > 0 {
+            write!(f, ", {over_quota} over quota, {sessions_refused} sessions refused")?;
+        }
+        Ok(())
     }
 }
 
@@ -73,13 +83,23 @@ impl Service {
         Self { incarnation, lease, store, leases, sessions: 0, totals }
     }
 
-    /// A client opened a session.
-    pub fn session_opened(&mut self, client: Incarnation) {
-        self.sessions += 1;
-        let known = self.leases.is_alive(client);
-        if self.leases.opened(client) && !known {
-            self.totals.clients += 1;
+    /// A client wants a session; `name` is what its key has proven, `None` where no key is asked for. Returns whether it may
+    /// have one: not if the name has no account, nor if the incarnation belongs to another name, alive or fenced. What was refused
+    /// is never reported as closed.
+    #[must_use]
+    pub fn session_opened(&mut self, client: Incarnation, name: Option<&str>) -> bool {
+        let opening = match self.store.accounts().find(name) {
+            Some(account) => self.leases.opened(client, account),
+            None => Opening::Foreign,
+        };
+        match opening {
+            Opening::Foreign => self.totals.sessions_refused += 1,
+            Opening::New => self.totals.clients += 1,
+            Opening::Known | Opening::Fenced => {}
         }
+        let is_accepted = opening != Opening::Foreign;
+        self.sessions += u64::from(is_accepted);
+        is_accepted
     }
 
     /// A session of a client ended, by its own wish or because it was silent. `settle` acts on it.
@@ -123,7 +143,7 @@ impl Service {
 
     /// What was done since the start.
     pub fn totals(&self) -> Totals {
-        self.totals
+        Totals { over_quota: self.store.refused_by_account(), ..self.totals }
     }
 
     /// What `stat` answers.
@@ -143,9 +163,7 @@ impl Service {
             tracing::debug!("client {:032x}: {error}", client.0);
             error.status()
         })?;
-        if !self.leases.is_alive(client) {
-            return Err(Status::Fenced);
-        }
+        let account = self.leases.account(client).ok_or(Status::Fenced)?;
         match request {
             Request::Read(pages) => return self.read(client, pages, response),
             Request::Write(write) => self.write(client, write)?,
@@ -154,12 +172,12 @@ impl Service {
                 return Ok(());
             }
             Request::Reserve { count } => {
-                let extents = self.store.reserve(Owner::Client(client), count as u64)?;
+                let extents = self.store.reserve(Owner::Client(client), account, count as u64)?;
                 encode_extents_response(&extents, response);
                 return Ok(());
             }
             Request::Release(extents) => self.release(client, extents)?,
-            Request::OpenName(open) => return self.open_name(open, response),
+            Request::OpenName(open) => return self.open_name(account, open, response),
             Request::NameExtents { hash, from } => return self.name_extents(&hash, from, response),
             Request::FreeName { hash } => self.store.free_name(&hash)?,
             Request::Renew => {}
@@ -196,8 +214,8 @@ impl Service {
         self.store.release(client, extents.iter())
     }
 
-    fn open_name(&mut self, open: OpenName, response: &mut Vec<u8>) -> Result<(), Status> {
-        match self.store.open_name(open.hash, open.create_bytes) {
+    fn open_name(&mut self, account: AccountId, open: OpenName, response: &mut Vec<u8>) -> Result<(), Status> {
+        match self.store.open_name(account, open.hash, open.create_bytes) {
             Ok((object, existed)) => {
                 encode_open_name_response(object.size_bytes, existed, &object.extents, response);
             }

@@ -8,6 +8,7 @@ use rum_net::{
 };
 
 use crate::{
+    account::{AccountId, Accounts},
     extent::{ExtentTable, Owner},
     frames::{Frames, PageNumber},
     name::{NameTable, NamedObject, extents_for},
@@ -20,6 +21,8 @@ pub struct Store {
     extents: ExtentTable,
     names: NameTable,
     quota: Quota,
+    accounts: Accounts,
+    refused_by_account: u64,
     used_pages: u64,
     /// Freed, but not yet given back to the kernel, which takes some 100 µs an extent: see `tidy`.
     freed: Vec<Frames>,
@@ -44,20 +47,43 @@ impl Store {
             extents: ExtentTable::new(first_generation),
             names: NameTable::default(),
             quota: Quota::new(capacity),
+            accounts: Accounts::default(),
+            refused_by_account: 0,
             used_pages: 0,
             freed: Vec::new(),
         }
     }
 
-    /// Gives `count` extents to `owner`, or none: `Full`.
-    pub fn reserve(&mut self, owner: Owner, count: u64) -> Result<Vec<ExtentRef>, Status> {
+    /// The store with these accounts, which hold nothing yet.
+    pub fn with_accounts(self, accounts: Accounts) -> Self {
+        Self { accounts, ..self }
+    }
+
+    /// Gives `count` extents to `owner`, at the cost of `account`, or none: `Full` when that is beyond the account's quota or the
+    /// slave's.
+    pub fn reserve(&mut self, owner: Owner, account: AccountId, count: u64) -> Result<Vec<ExtentRef>, Status> {
+        if self.accounts.take(account, count).is_err() {
+            self.refused_by_account += 1;
+            return Err(Status::Full);
+        }
+        let reserved = self.reserve_for(owner, account, count);
+        if reserved.is_err() {
+            self.accounts.give_back(account, count);
+        }
+        reserved
+    }
+
+    fn reserve_for(&mut self, owner: Owner, account: AccountId, count: u64) -> Result<Vec<ExtentRef>, Status> {
         self.quota.take(count).map_err(|_| Status::Full)?;
         while !self.freed.is_empty() && self.quota.reserved() + self.freed.len() as u64 > self.quota.capacity() {
             self.freed.pop();
         }
         let frames: Result<Vec<Frames>, _> = (0..count).map(|_| Frames::map()).collect();
         match frames {
-            Ok(frames) => Ok(frames.into_iter().map(|frames| self.extents.insert(owner, frames)).collect()),
+            Ok(frames) => {
+                let named = frames.into_iter().map(|frames| self.extents.insert(owner, account, frames));
+                Ok(named.collect())
+            }
             Err(error) => {
                 tracing::error!("cannot map {count} extents: {error}; see vm.max_map_count and vm.overcommit_memory");
                 self.quota.give_back(count);
@@ -112,9 +138,11 @@ impl Store {
         Ok(())
     }
 
-    /// The named object, and whether it existed; without `create_bytes` it has to.
+    /// The named object, and whether it existed; without `create_bytes` it has to. It counts against the account that
+    /// creates it.
     pub fn open_name(
         &mut self,
+        account: AccountId,
         hash: NameHash,
         create_bytes: Option<u64>,
     ) -> Result<(&NamedObject, bool), OpenNameError> {
@@ -126,7 +154,8 @@ impl Store {
             }
             (Some(_), _) => {}
             (None, Some(size_bytes)) => {
-                let extents = self.reserve(Owner::Named, extents_for(size_bytes)).map_err(OpenNameError::Refused)?;
+                let extents = self.reserve(Owner::Named, account, extents_for(size_bytes));
+                let extents = extents.map_err(OpenNameError::Refused)?;
                 self.names.insert(hash, NamedObject { size_bytes, extents });
             }
         }
@@ -169,6 +198,16 @@ impl Store {
         self.quota
     }
 
+    /// Who holds how much.
+    pub fn accounts(&self) -> &Accounts {
+        &self.accounts
+    }
+
+    /// How often an account's quota stood against a reservation.
+    pub fn refused_by_account(&self) -> u64 {
+        self.refused_by_account
+    }
+
     /// Pages that hold data.
     pub fn used_pages(&self) -> u64 {
         self.used_pages
@@ -187,6 +226,7 @@ impl Store {
                 continue;
             };
             self.quota.give_back(1);
+            self.accounts.give_back(removed.account, 1);
             self.used_pages -= u64::from(removed.frames.present_pages());
             self.freed.push(removed.frames);
         }

@@ -5,7 +5,7 @@ mod support;
 use std::{
     env, fs,
     io::{BufRead, BufReader},
-    os::unix::process::ExitStatusExt,
+    os::unix::{fs::PermissionsExt, process::ExitStatusExt},
     path::Path,
     process::{Child, Command, ExitStatus, Stdio},
     thread,
@@ -283,8 +283,24 @@ fn bad_arguments_are_one_clear_line_and_exit_code_2() {
     }
     assert_eq!(fs::read_to_string(directory.path().join("file")).unwrap(), "kept");
     assert!(!directory.path().join("s").exists(), "the socket is left");
-    assert_one_line(&run(&["--port", "af_packet:nosuch0", "-m", "64M"]), "nosuch0");
+    assert_one_line(&run(&["--port", "af_packet:nosuch0", "--insecure", "-m", "64M"]), "nosuch0");
     assert_eq!(run(&["--help"]).status.code(), Some(0));
+}
+
+/// Trust: on a network nobody is served by oversight.
+#[test]
+fn a_network_is_not_served_without_keys() {
+    let directory = directory();
+    let keys = directory.path().join("keys");
+    fs::write(&keys, format!("a {}\n", "ab".repeat(32))).unwrap();
+    fs::set_permissions(&keys, fs::Permissions::from_mode(0o644)).unwrap();
+    let keys = keys.to_str().unwrap();
+    for link in ["af_packet:nosuch0", "af_xdp:nosuch0", "pci:0000:00:00.0", "vdev:net_null0"] {
+        assert_one_line(&run(&["--port", link, "-m", "64M"]), "make keys with `rum keygen` and name them by --keys");
+        assert_one_line(&run(&["--port", link, "-m", "64M", "--keys", keys]), &format!("chmod 600 {keys}"));
+    }
+    let both = ["--port", "af_packet:nosuch0", "-m", "64M", "--keys", keys, "--insecure"];
+    assert_one_line(&run(&both), "cannot be used with");
 }
 
 #[test]

@@ -97,6 +97,10 @@ fn reach_all(transport: &mut Transport, machines: &[Machine]) -> Result<(), Join
 }
 
 fn finish(config: Config, fabric: Fabric) -> Result<Grid, JoinError> {
+    // Whoever sets a key relies on it: until sessions are sealed with it, joining is refused.
+    if let Some(client) = &config.key {
+        return Err(JoinError::NotSealed(client.name.clone()));
+    }
     let client = fabric.incarnation();
     let mut transport = Transport::new(fabric);
     reach_all(&mut transport, &config.machines)?;

@@ -188,7 +188,7 @@ impl MemoryGrid {
 }
 
 pub fn config(machines: Vec<Machine>, budget: usize, engine: Option<EngineKind>) -> Config {
-    Config { machines, local_budget_bytes: budget as u64, engine }
+    Config { machines, local_budget_bytes: budget as u64, engine, key: None }
 }
 
 /// Machines as one line of text.

@@ -13,6 +13,7 @@ use rum_net::{
 };
 
 use super::*;
+use crate::account::Accounts;
 
 const A: Incarnation = Incarnation(1);
 const B: Incarnation = Incarnation(2);
@@ -21,8 +22,8 @@ const LEASE: Duration = Duration::from_secs(10);
 /// A service of `capacity` extents and two clients.
 fn service(capacity: u64) -> Service {
     let mut service = Service::new(Incarnation(99), LEASE, Store::new(capacity, 1));
-    service.session_opened(A);
-    service.session_opened(B);
+    assert!(service.session_opened(A, None));
+    assert!(service.session_opened(B, None));
     service
 }
 
@@ -214,7 +215,7 @@ fn a_dead_client_is_fenced_and_harms_nobody() {
     assert_eq!(b2.index, a[1].index, "the place is reused, or the test shows nothing");
 
     // The dead client comes back by a new session of the old incarnation.
-    service.session_opened(A);
+    assert!(service.session_opened(A, None));
     for late in [page(a[0], 0), page(a[1], 0), page(b, 0), page(b2, 0)] {
         assert_eq!(write(&mut service, A, &[(late, Some(1))]), refused(Status::Fenced));
         assert_eq!(read(&mut service, A, &[late]), refused(Status::Fenced));
@@ -244,12 +245,12 @@ fn bye_frees_at_once_and_its_session_may_end_later() {
 fn two_sessions_of_a_client_are_one_lease() {
     let mut service = service(2);
     let extent = reserve(&mut service, A, 1).unwrap()[0];
-    service.session_opened(A);
+    assert!(service.session_opened(A, None));
     service.session_closed(A);
     service.settle();
     write(&mut service, A, &[(page(extent, 0), Some(1))]).unwrap();
     service.session_closed(A);
-    service.session_opened(A);
+    assert!(service.session_opened(A, None));
     service.settle();
     assert_eq!(read(&mut service, A, &[page(extent, 0)]), Ok(vec![Some(1)]));
     assert_eq!(service.totals().clients, 2);
@@ -273,4 +274,80 @@ proptest! {
             prop_assert!(service.store().quota().reserved() <= 4);
         }
     }
+}
+
+/// A service of `capacity` extents, with the client `small`, which may have 3, and `large`, which may have all.
+fn service_with_names(capacity: u64) -> Service {
+    let mut accounts = Accounts::default();
+    accounts.add("small", 3);
+    accounts.add("large", u64::MAX);
+    Service::new(Incarnation(99), LEASE, Store::new(capacity, 1).with_accounts(accounts))
+}
+
+/// Creates or opens a named object.
+fn open_name(service: &mut Service, client: Incarnation, name: u8, extents: u64) -> Result<(), ResponseError> {
+    let open = OpenName { hash: [name; 32], create_bytes: Some(extents * EXTENT_BYTES as u64) };
+    let response = ask(service, client, open.encode(&mut [0; OPEN_NAME_REQUEST_BYTES]));
+    OpenedName::decode_response(&response).map(drop).map_err(|refusal| match refusal {
+        OpenNameRefusal::Response(error) => error,
+        OpenNameRefusal::SizeDiffers { .. } => panic!("{refusal}"),
+    })
+}
+
+fn held(service: &Service, name: &str) -> u64 {
+    let accounts = service.store().accounts();
+    accounts.quota(accounts.find(Some(name)).unwrap()).reserved()
+}
+
+#[test]
+fn a_quota_counts_all_processes_of_a_name_and_what_they_left() {
+    let mut service = service_with_names(8);
+    assert!(service.session_opened(A, Some("small")) && service.session_opened(B, Some("small")));
+    let other = Incarnation(3);
+    assert!(service.session_opened(other, Some("large")));
+    let extents = reserve(&mut service, A, 1).unwrap();
+    open_name(&mut service, B, 1, 1).unwrap();
+    assert_eq!(reserve(&mut service, B, 2), refused(Status::Full));
+    assert_eq!(open_name(&mut service, A, 2, 2), refused(Status::Full));
+    assert_eq!((held(&service, "small"), service.totals().over_quota), (2, 2));
+    reserve(&mut service, B, 1).unwrap();
+    assert_eq!(reserve(&mut service, A, 1), refused(Status::Full));
+
+    // What is there already costs nothing, and others have their own.
+    open_name(&mut service, A, 1, 1).unwrap();
+    reserve(&mut service, other, 4).unwrap();
+    open_name(&mut service, other, 3, 1).unwrap();
+    assert_eq!(service.store().quota().reserved(), 8);
+    assert_eq!(reserve(&mut service, other, 1), refused(Status::Full), "the slave is full");
+    assert_eq!((held(&service, "large"), service.totals().over_quota), (5, 3), "and no quota stood against it");
+
+    // Freed by the client, by the end of its lease, and by anybody.
+    release(&mut service, A, &extents).unwrap();
+    assert_eq!(held(&service, "small"), 2);
+    service.session_closed(B);
+    service.settle();
+    assert_eq!(held(&service, "small"), 1, "the named object outlives its client");
+    let free = encode_free_name(&[1; 32], &mut [0; FREE_NAME_REQUEST_BYTES]).to_vec();
+    decode_empty_response(&ask(&mut service, other, &free)).unwrap();
+    assert_eq!((held(&service, "small"), held(&service, "large")), (0, 5));
+    reserve(&mut service, A, 3).unwrap();
+}
+
+#[test]
+fn an_incarnation_is_of_one_name_only() {
+    let mut service = service_with_names(8);
+    assert!(service.session_opened(A, Some("small")));
+    let extent = reserve(&mut service, A, 1).unwrap()[0];
+    write(&mut service, A, &[(page(extent, 0), Some(5))]).unwrap();
+    for name in [Some("large"), Some("nobody"), None] {
+        assert!(!service.session_opened(A, name), "{name:?}");
+    }
+    assert_eq!((service.stat().sessions, service.totals().sessions_refused), (1, 3));
+    assert!(!service.session_opened(B, Some("nobody")), "a name without an account");
+    assert_eq!(read(&mut service, A, &[page(extent, 0)]), Ok(vec![Some(5)]));
+    bye(&mut service, A).unwrap();
+    assert!(!service.session_opened(A, Some("large")), "fenced, too");
+    assert!(service.session_opened(A, Some("small")), "so that it is told that it is fenced");
+    assert_eq!(reserve(&mut service, A, 1), refused(Status::Fenced));
+    assert!(service.totals().to_string().ends_with(", 0 over quota, 5 sessions refused"), "{}", service.totals());
 }

@@ -24,7 +24,7 @@ fn data(fill: u8) -> [u8; PAGE_BYTES] {
 }
 
 fn reserve_one(store: &mut Store, client: Incarnation) -> ExtentRef {
-    store.reserve(Owner::Client(client), 1).unwrap()[0]
+    store.reserve(Owner::Client(client), AccountId::NOBODY, 1).unwrap()[0]
 }
 
 /// Resident bytes of this process.
@@ -36,47 +36,53 @@ fn resident_bytes() -> usize {
 #[test]
 fn capacity_is_strict_to_the_extent() {
     let mut store = store();
-    assert_eq!(store.reserve(Owner::Client(A), CAPACITY + 1), Err(Status::Full));
+    assert_eq!(store.reserve(Owner::Client(A), AccountId::NOBODY, CAPACITY + 1), Err(Status::Full));
     assert_eq!(store.quota().reserved(), 0, "none when not all");
-    let extents = store.reserve(Owner::Client(A), CAPACITY - 1).unwrap();
-    assert_eq!(store.reserve(Owner::Client(B), 2), Err(Status::Full));
+    let extents = store.reserve(Owner::Client(A), AccountId::NOBODY, CAPACITY - 1).unwrap();
+    assert_eq!(store.reserve(Owner::Client(B), AccountId::NOBODY, 2), Err(Status::Full));
     let two_extents = EXTENT_BYTES as u64 + 1;
-    assert_eq!(store.open_name([1; 32], Some(two_extents)).err(), Some(OpenNameError::Refused(Status::Full)));
+    assert_eq!(
+        store.open_name(AccountId::NOBODY, [1; 32], Some(two_extents)).err(),
+        Some(OpenNameError::Refused(Status::Full))
+    );
     assert_eq!(store.name(&[1; 32]), None, "a name without its extents would be found later");
     reserve_one(&mut store, B);
-    assert_eq!(store.reserve(Owner::Client(B), 1), Err(Status::Full));
+    assert_eq!(store.reserve(Owner::Client(B), AccountId::NOBODY, 1), Err(Status::Full));
     store.release(A, extents[..1].iter().copied()).unwrap();
     reserve_one(&mut store, B);
-    assert_eq!(store.reserve(Owner::Client(B), 1), Err(Status::Full));
+    assert_eq!(store.reserve(Owner::Client(B), AccountId::NOBODY, 1), Err(Status::Full));
 }
 
 /// Lesson 12: another size under the same name is an error that changes nothing, and a look-up that misses is an answer.
 #[test]
 fn a_named_object_keeps_its_size() {
     let mut store = store();
-    assert_eq!(store.open_name([1; 32], None).err(), Some(OpenNameError::Refused(Status::NoSuchName)));
-    let (object, existed) = store.open_name([1; 32], Some(5000)).unwrap();
+    assert_eq!(
+        store.open_name(AccountId::NOBODY, [1; 32], None).err(),
+        Some(OpenNameError::Refused(Status::NoSuchName))
+    );
+    let (object, existed) = store.open_name(AccountId::NOBODY, [1; 32], Some(5000)).unwrap();
     let (object, reserved) = (object.clone(), 1);
     assert!(!existed);
     for asked in [1, 4999, 5001, u64::MAX] {
-        let refusal = store.open_name([1; 32], Some(asked)).err();
+        let refusal = store.open_name(AccountId::NOBODY, [1; 32], Some(asked)).err();
         assert_eq!(refusal, Some(OpenNameError::SizeDiffers { existing_bytes: 5000 }));
     }
     assert_eq!(store.quota().reserved(), reserved);
-    assert_eq!(store.open_name([1; 32], Some(5000)), Ok((&object, true)));
-    assert_eq!(store.open_name([1; 32], None), Ok((&object, true)));
+    assert_eq!(store.open_name(AccountId::NOBODY, [1; 32], Some(5000)), Ok((&object, true)));
+    assert_eq!(store.open_name(AccountId::NOBODY, [1; 32], None), Ok((&object, true)));
     store.free_name(&[1; 32]).unwrap();
     assert_eq!(store.quota().reserved(), 0);
     assert_eq!(store.free_name(&[1; 32]), Err(Status::NoSuchName));
     assert_eq!(store.read(A, page(object.extents[0], 0)), Err(Status::StaleExtent));
-    let (object, existed) = store.open_name([1; 32], Some(2 * EXTENT_BYTES as u64 + 1)).unwrap();
+    let (object, existed) = store.open_name(AccountId::NOBODY, [1; 32], Some(2 * EXTENT_BYTES as u64 + 1)).unwrap();
     assert_eq!((object.extents.len(), existed), (3, false));
 }
 
 #[test]
 fn named_objects_are_open_to_all_and_outlive_their_client() {
     let mut store = store();
-    let extent = store.open_name([1; 32], Some(1)).unwrap().0.extents[0];
+    let extent = store.open_name(AccountId::NOBODY, [1; 32], Some(1)).unwrap().0.extents[0];
     store.write(A, page(extent, 0), PageContent::Data(&data(1))).unwrap();
     store.reclaim(A);
     assert_eq!(store.read(B, page(extent, 0)), Ok(PageContent::Data(&data(1))));
@@ -113,7 +119,7 @@ fn foreign_stale_and_impossible_names_are_refused() {
 #[test]
 fn release_frees_all_or_none() {
     let mut store = store();
-    let mine = store.reserve(Owner::Client(A), 2).unwrap();
+    let mine = store.reserve(Owner::Client(A), AccountId::NOBODY, 2).unwrap();
     let foreign = reserve_one(&mut store, B);
     for extents in [[mine[0], foreign], [foreign, mine[0]]] {
         assert_eq!(store.release(A, extents.into_iter()), Err(Status::NotOwner));
@@ -128,7 +134,7 @@ fn release_frees_all_or_none() {
 #[test]
 fn reclaim_spares_what_another_client_was_given_since() {
     let mut store = Store::new(2, 1);
-    let a = store.reserve(Owner::Client(A), 2).unwrap();
+    let a = store.reserve(Owner::Client(A), AccountId::NOBODY, 2).unwrap();
     store.release(A, [a[0]].into_iter()).unwrap();
     let b = reserve_one(&mut store, B);
     assert_eq!(b.index, a[0].index, "the place is reused, or the test shows nothing");
@@ -164,7 +170,7 @@ fn memory_is_taken_by_data_alone_and_returns_to_the_kernel() {
     const BYTES: usize = EXTENTS as usize * EXTENT_BYTES;
     let mut store = Store::new(EXTENTS, 1);
     let before = resident_bytes();
-    let extents = store.reserve(Owner::Client(A), EXTENTS).unwrap();
+    let extents = store.reserve(Owner::Client(A), AccountId::NOBODY, EXTENTS).unwrap();
     for &extent in &extents {
         store.write(A, page(extent, 9), PageContent::Zeros).unwrap();
         assert_eq!(store.read(A, page(extent, 8)), Ok(PageContent::Zeros));
@@ -194,10 +200,10 @@ fn memory_is_taken_by_data_alone_and_returns_to_the_kernel() {
     assert!(empty < before + BYTES / 4, "{} bytes remain", empty.abs_diff(before));
 
     // Freed extents that were not tidied up count against the capacity.
-    let extents = store.reserve(Owner::Client(A), EXTENTS).unwrap();
+    let extents = store.reserve(Owner::Client(A), AccountId::NOBODY, EXTENTS).unwrap();
     fill(&mut store, &extents);
     store.release(A, extents.iter().copied()).unwrap();
-    let extents = store.reserve(Owner::Client(A), EXTENTS).unwrap();
+    let extents = store.reserve(Owner::Client(A), AccountId::NOBODY, EXTENTS).unwrap();
     fill(&mut store, &extents);
     assert!(resident_bytes() < before + BYTES * 5 / 4, "more than the capacity is in use");
 }
@@ -272,7 +278,7 @@ fn step(store: &mut Store, model: &mut Model, known: &mut Vec<ExtentRef>, operat
         Operation::Reserve { client, count } => {
             let owner = Owner::Client(incarnation(client));
             let fits = model.fits(count);
-            let reserved = store.reserve(owner, count);
+            let reserved = store.reserve(owner, AccountId::NOBODY, count);
             assert_eq!(reserved.is_ok(), fits);
             if let Ok(extents) = reserved {
                 assert_eq!(extents.len() as u64, count);
@@ -316,7 +322,7 @@ fn step(store: &mut Store, model: &mut Model, known: &mut Vec<ExtentRef>, operat
         Operation::Open { name, extents, create } => {
             let (hash, size) = ([name; 32], extents * EXTENT_BYTES as u64 - 1);
             let fits = model.fits(extents);
-            match (store.open_name(hash, create.then_some(size)), model.names.get(&hash)) {
+            match (store.open_name(AccountId::NOBODY, hash, create.then_some(size)), model.names.get(&hash)) {
                 (Ok((object, true)), Some((existing, extents))) => {
                     assert!(!create || *existing == size);
                     assert_eq!((object.size_bytes, &object.extents), (*existing, extents));
@@ -361,6 +367,7 @@ proptest! {
         for operation in operations {
             step(&mut store, &mut model, &mut known, operation);
             assert_eq!(store.quota().reserved(), model.extents.len() as u64);
+            assert_eq!(store.accounts().quota(AccountId::NOBODY).reserved(), model.extents.len() as u64);
             assert_eq!(store.used_pages(), model.used_pages());
             assert!(store.freed.len() as u64 + store.quota().reserved() <= CAPACITY);
         }

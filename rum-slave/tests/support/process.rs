@@ -46,7 +46,7 @@ impl SlaveProcess {
     pub fn start_in(namespace: &str, interface: &str, arguments: &[&str]) -> Self {
         let mut command = Command::new("ip");
         command.args(["netns", "exec", namespace, env!("CARGO_BIN_EXE_rum-slave")]);
-        command.args(["--port", &format!("af_packet:{interface}")]).args(arguments);
+        command.args(["--port", &format!("af_packet:{interface}"), "--insecure"]).args(arguments);
         Self::spawn(command, Path::new(""))
     }
 
