@@ -6,7 +6,7 @@ use rum_net::port::{
     dpdk::{DpdkError, DpdkOptions, DpdkPort},
     middleware::Middlewares,
     spec::PortSpec,
-    vhost_user::{BindError, ListenOptions, VhostListenPort},
+    vhost_user::{BindError, ListenOptions, VhostListenPort, VhostSwitchPort},
 };
 
 /// A port that cannot be served, in one line that says what to do.
@@ -20,9 +20,6 @@ pub enum PortError {
         /// What happened.
         why: BindError,
     },
-    /// A kind of port that a slave does not serve.
-    #[error("cannot serve {0}: a switch's port (vhost-listen) is for clients, and comes later; use vhost:PATH")]
-    NotServed(PortSpec),
     /// A DPDK port, which names itself.
     #[error("cannot serve {0}")]
     Dpdk(#[from] DpdkError),
@@ -35,7 +32,10 @@ pub enum PortError {
 /// by it. Never takes another transport than the one named.
 pub fn open(spec: &PortSpec, force: bool) -> Result<Box<dyn Port>, PortError> {
     match spec {
-        PortSpec::VhostListen(_) => Err(PortError::NotServed(spec.clone())),
+        PortSpec::VhostListen(switch) => {
+            let port = VhostSwitchPort::bind(&switch.path, &switch.options);
+            Ok(boxed(port.map_err(|why| PortError::Vhost { port: spec.clone(), why })?, faults))
+        }
         PortSpec::Vhost(path) => {
             let port = VhostListenPort::bind(path, ListenOptions::default());
             Ok(Box::new(port.map_err(|why| PortError::Vhost { port: spec.clone(), why })?))

@@ -5,7 +5,7 @@ use super::{
     dpdk::{DpdkError, DpdkOptions, DpdkPort},
     middleware::{MiddlewareError, Middlewares},
     spec::PortSpec,
-    vhost_user::{ConnectError, VhostClientPort},
+    vhost_user::{BindError, ConnectError, VhostClientPort, VhostSwitchPort},
 };
 
 /// Why a client's port could not be opened, in one line.
@@ -20,9 +20,9 @@ pub enum OpenError {
     /// What the environment asks to be stacked on the port.
     #[error(transparent)]
     Middleware(#[from] MiddlewareError),
-    /// A link of a kind that this build does not have.
-    #[error("{0}: vhost-listen comes later; use vhost:PATH")]
-    NotBuiltIn(PortSpec),
+    /// A socket for a switch.
+    #[error(transparent)]
+    Switch(#[from] BindError),
 }
 
 impl OpenError {
@@ -51,7 +51,7 @@ pub fn open_client(spec: &PortSpec) -> Result<Box<dyn Port>, OpenError> {
 fn open_bare(spec: &PortSpec) -> Result<Box<dyn Port>, OpenError> {
     match spec {
         PortSpec::Vhost(path) => Ok(Box::new(VhostClientPort::connect(path)?)),
-        PortSpec::VhostListen(_) => Err(OpenError::NotBuiltIn(spec.clone())),
+        PortSpec::VhostListen(port) => Ok(Box::new(VhostSwitchPort::bind(&port.path, &port.options)?)),
         PortSpec::AfPacket(_) | PortSpec::AfXdp(_) | PortSpec::Pci(_) | PortSpec::Vdev(_) => {
             Ok(Box::new(DpdkPort::open(spec, &DpdkOptions::default())?))
         }

@@ -58,6 +58,19 @@ impl TransmitRing {
         Some(ring)
     }
 
+    /// The same ring, empty, in other memory, which is fresh. Gives the memory that it was in. Does not allocate.
+    pub(super) fn renew(&mut self, memory: Arc<MemoryMap>, addresses: [u64; 3]) -> Option<Arc<MemoryMap>> {
+        let size = self.parts.size();
+        let parts = Parts::new(memory, size, addresses)?;
+        parts.want_calls(false);
+        let old = std::mem::replace(&mut self.parts, parts);
+        self.free.clear();
+        self.free.extend(0..size);
+        self.in_flight.fill(false);
+        (self.next, self.published, self.reclaimed) = (0, 0, 0);
+        Some(old.memory)
+    }
+
     /// Copies a packet behind a virtio-net header into a free buffer. Not visible before `publish`.
     #[inline]
     pub(super) fn push(&mut self, parts: &[&[u8]]) -> Result<(), PushError> {
@@ -140,17 +153,28 @@ impl ReceiveRing {
     pub(super) fn new(memory: Arc<MemoryMap>, size: u16, addresses: [u64; 3], buffers: Buffers) -> Option<Self> {
         let parts = Parts::new(memory, size, addresses)?;
         parts.memory.guest(buffers.start, buffers.stride as usize * usize::from(size))?;
-        parts.want_calls(false);
         let mut ring = Self { parts, buffers, next: 0, published: 0, taken: 0, seen: 0 };
-        for index in 0..size {
-            ring.parts.set_descriptor(
-                index,
-                Descriptor { address: buffers.address(index), len: buffers.stride, flags: DESCRIPTOR_WRITE, next: 0 },
-            );
-            ring.give_back(index);
-        }
-        ring.publish();
+        ring.offer_all();
         Some(ring)
+    }
+
+    /// The same ring in other memory, which is fresh; all buffers are offered again. Does not allocate.
+    pub(super) fn renew(&mut self, memory: Arc<MemoryMap>, addresses: [u64; 3]) -> Option<()> {
+        self.parts = Parts::new(memory, self.parts.size(), addresses)?;
+        (self.next, self.published, self.taken, self.seen) = (0, 0, 0, 0);
+        self.offer_all();
+        Some(())
+    }
+
+    fn offer_all(&mut self) {
+        self.parts.want_calls(false);
+        let Buffers { stride: len, .. } = self.buffers;
+        for index in 0..self.parts.size() {
+            let address = self.buffers.address(index);
+            self.parts.set_descriptor(index, Descriptor { address, len, flags: DESCRIPTOR_WRITE, next: 0 });
+            self.give_back(index);
+        }
+        self.publish();
     }
 
     fn give_back(&mut self, index: u16) {

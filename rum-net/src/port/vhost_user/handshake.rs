@@ -1,11 +1,12 @@
-//! The client's side of the vhost-user protocol: connect, and hand over memory and rings.
+//! The driver's side of the vhost-user protocol: hand over memory and rings.
 //!
 //! Messages are `{ request u32, flags u32, body bytes u32 }` and the body, in the machine's byte order; descriptors
-//! travel beside the first byte. The slave answers GET_FEATURES only. It is asked at the start, and again at the
-//! end: its second answer says that it has taken all that was sent in between.
+//! travel beside the first byte. The device answers what asks for something only. It is asked for its features at the start,
+//! and again at the end: its second answer says that it has taken all that was sent in between.
 
 use std::{
-    io::{self, IoSlice},
+    io,
+    mem::{offset_of, size_of},
     os::{
         fd::{AsRawFd, FromRawFd, OwnedFd, RawFd},
         unix::{ffi::OsStrExt, net::UnixStream},
@@ -14,10 +15,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
-
 use super::{
-    F_MRG_RXBUF, F_VERSION_1,
+    F_MRG_RXBUF, F_PROTOCOL_FEATURES, F_VERSION_1,
     connection::{MESSAGE_HEADER_BYTES, request},
     notify,
 };
@@ -25,6 +24,12 @@ use super::{
 /// Protocol version 1.
 const VERSION: u32 = 1;
 const REPLY: u32 = 4;
+/// Most words in a message's body.
+const MAX_WORDS: usize = 5;
+/// Asked of a device that has protocol features (a switch); slaves of ours have none.
+const GET_PROTOCOL_FEATURES: u32 = 15;
+const SET_PROTOCOL_FEATURES: u32 = 16;
+const SET_VRING_ENABLE: u32 = 18;
 
 /// Why a handshake ended early.
 #[derive(Debug, thiserror::Error)]
@@ -41,7 +46,7 @@ pub(super) enum HandshakeError {
     Io(#[from] io::Error),
 }
 
-/// What the slave is told of a ring.
+/// What the device is told of a ring.
 pub(super) struct RingOffer<'a> {
     pub(super) size: u16,
     /// User addresses of descriptors, available and used ring.
@@ -50,117 +55,218 @@ pub(super) struct RingOffer<'a> {
     pub(super) kick: &'a OwnedFd,
 }
 
-/// What the slave is told of the memory.
-pub(super) struct MemoryOffer<'a> {
+/// What the device is told.
+pub(super) struct Offer<'a> {
     pub(super) file: &'a OwnedFd,
     /// What the memory is called, in guest and user addresses alike.
     pub(super) start: u64,
     pub(super) bytes: u64,
+    pub(super) rings: [RingOffer<'a>; 2],
+}
+
+/// One message with what it carries.
+struct Message {
+    number: u32,
+    words: [u64; MAX_WORDS],
+    length: usize,
+    fd: Option<RawFd>,
+    /// The device answers with one word.
+    asks: bool,
+}
+
+enum Next {
+    Send(Message),
+    /// This device need not be told.
+    Skip,
+    Done,
+}
+
+fn tell(number: u32, body: &[u64], fd: Option<&OwnedFd>) -> Next {
+    let mut words = [0; MAX_WORDS];
+    words[..body.len()].copy_from_slice(body);
+    Next::Send(Message { number, words, length: body.len(), fd: fd.map(AsRawFd::as_raw_fd), asks: false })
+}
+
+fn ask(number: u32) -> Next {
+    Next::Send(Message { number, words: [0; MAX_WORDS], length: 0, fd: None, asks: true })
+}
+
+/// How far a handshake has come. Never blocks, and does not allocate.
+#[derive(Debug, Default)]
+pub(super) struct Handshake {
+    step: usize,
+    /// What this step says was sent; its answer is awaited.
+    sent: bool,
+    /// virtio features that the device offers, once it has said so.
+    offered: Option<u64>,
+    answer: [u8; MESSAGE_HEADER_BYTES + 8],
+    filled: usize,
+}
+
+impl Handshake {
+    /// Goes on as far as it can. `true`: it is done.
+    pub(super) fn advance(&mut self, socket: &UnixStream, offer: &Offer<'_>) -> Result<bool, HandshakeError> {
+        loop {
+            match self.next(offer) {
+                Next::Done => return Ok(true),
+                Next::Skip => self.step += 1,
+                Next::Send(message) => {
+                    if !self.sent {
+                        self.sent = send(socket, &message)?;
+                    }
+                    if !self.sent || message.asks && !self.answered(socket, message.number)? {
+                        return Ok(false);
+                    }
+                    self.sent = false;
+                    self.step += 1;
+                }
+            }
+        }
+    }
+
+    /// The event of the socket that lets it go on.
+    pub(super) fn awaits(&self) -> i16 {
+        if self.sent { libc::POLLIN } else { libc::POLLOUT }
+    }
+
+    /// What is to be said in this step.
+    fn next(&self, offer: &Offer<'_>) -> Next {
+        const RING_STEPS: usize = 5;
+        const RINGS: usize = 6;
+        const ENABLE: usize = RINGS + 2 * RING_STEPS;
+        const LAST: usize = ENABLE + 2;
+        let offered = self.offered.unwrap_or(0);
+        let has_protocol_features = offered & F_PROTOCOL_FEATURES != 0;
+        let taken = (F_VERSION_1 | F_MRG_RXBUF | F_PROTOCOL_FEATURES) & offered;
+        match self.step {
+            0 | LAST => ask(request::GET_FEATURES),
+            1 => tell(request::SET_OWNER, &[], None),
+            2 | 3 | ENABLE.. if self.step < LAST && !has_protocol_features => Next::Skip,
+            2 => ask(GET_PROTOCOL_FEATURES),
+            // None of them is needed.
+            3 => tell(SET_PROTOCOL_FEATURES, &[0], None),
+            4 => tell(request::SET_FEATURES, &[taken], None),
+            5 => tell(request::SET_MEM_TABLE, &[1, offer.start, offer.bytes, offer.start, 0], Some(offer.file)),
+            RINGS..ENABLE => {
+                let index = (self.step - RINGS) / RING_STEPS;
+                ring_message((self.step - RINGS) % RING_STEPS, index as u64, &offer.rings[index])
+            }
+            // A vring state: the ring's number, and 1 for on.
+            ENABLE..LAST => tell(SET_VRING_ENABLE, &[(self.step - ENABLE) as u64 | 1 << 32], None),
+            _ => Next::Done,
+        }
+    }
+
+    /// Takes what has come of an answer; whether it is whole.
+    fn answered(&mut self, socket: &UnixStream, number: u32) -> Result<bool, HandshakeError> {
+        while self.filled < self.answer.len() {
+            let rest = &mut self.answer[self.filled..];
+            // SAFETY: receives at most what is left of a live array.
+            let got =
+                unsafe { libc::recv(socket.as_raw_fd(), rest.as_mut_ptr().cast(), rest.len(), libc::MSG_DONTWAIT) };
+            match got {
+                0 => return Err(HandshakeError::Refused),
+                1.. => self.filled += got as usize,
+                _ => match io::Error::last_os_error() {
+                    error if error.kind() == io::ErrorKind::WouldBlock => return Ok(false),
+                    error if error.kind() == io::ErrorKind::Interrupted => {}
+                    error if error.kind() == io::ErrorKind::ConnectionReset => return Err(HandshakeError::Refused),
+                    error => return Err(error.into()),
+                },
+            }
+        }
+        self.filled = 0;
+        let answer = &self.answer;
+        let word = |at: usize| u32::from_ne_bytes([answer[at], answer[at + 1], answer[at + 2], answer[at + 3]]);
+        if [word(0), word(4), word(8)] != [number, VERSION | REPLY, 8] {
+            return Err(HandshakeError::Answer);
+        }
+        if number == request::GET_FEATURES && self.offered.is_none() {
+            let features = u64::from(word(12)) | u64::from(word(16)) << 32;
+            let needed = F_VERSION_1 | F_MRG_RXBUF;
+            if features & needed != needed {
+                return Err(HandshakeError::Features(features));
+            }
+            self.offered = Some(features);
+        }
+        Ok(true)
+    }
+}
+
+fn ring_message(step: usize, index: u64, ring: &RingOffer<'_>) -> Next {
+    // A vring state is two u32s: the ring's number and a value.
+    let state = |value: u64| [index | value << 32];
+    let [descriptors, available, used] = ring.addresses;
+    match step {
+        0 => tell(request::SET_VRING_NUM, &state(ring.size.into()), None),
+        1 => tell(request::SET_VRING_BASE, &state(0), None),
+        2 => tell(request::SET_VRING_ADDR, &[index, descriptors, used, available, 0], None),
+        3 => tell(request::SET_VRING_CALL, &[index], Some(ring.call)),
+        _ => tell(request::SET_VRING_KICK, &[index], Some(ring.kick)),
+    }
 }
 
 /// Runs the whole handshake on a connected socket.
-pub(super) fn offer(
-    socket: &UnixStream,
-    memory: &MemoryOffer<'_>,
-    rings: [RingOffer<'_>; 2],
-    deadline: Instant,
-) -> Result<(), HandshakeError> {
-    let needed = F_VERSION_1 | F_MRG_RXBUF;
-    let features = ask_features(socket, deadline)?;
-    if features & needed != needed {
-        return Err(HandshakeError::Features(features));
+pub(super) fn offer(socket: &UnixStream, offer: &Offer<'_>, deadline: Instant) -> Result<(), HandshakeError> {
+    let mut handshake = Handshake::default();
+    while !handshake.advance(socket, offer)? {
+        let left = deadline.saturating_duration_since(Instant::now());
+        if left == Duration::ZERO {
+            return Err(HandshakeError::Timeout);
+        }
+        notify::poll(&mut [notify::poll_for(socket.as_raw_fd(), handshake.awaits())], left)?;
     }
-    send(socket, request::SET_OWNER, &[], &[], deadline)?;
-    send(socket, request::SET_FEATURES, &[needed], &[], deadline)?;
-    let table = [1, memory.start, memory.bytes, memory.start, 0];
-    send(socket, request::SET_MEM_TABLE, &table, &[memory.file.as_raw_fd()], deadline)?;
-    for (index, ring) in rings.iter().enumerate() {
-        let index = index as u64;
-        // A vring state is two u32s: the ring's number and a value.
-        let state = |value: u64| [index | value << 32];
-        send(socket, request::SET_VRING_NUM, &state(ring.size.into()), &[], deadline)?;
-        send(socket, request::SET_VRING_BASE, &state(0), &[], deadline)?;
-        let [descriptors, available, used] = ring.addresses;
-        send(socket, request::SET_VRING_ADDR, &[index, descriptors, used, available, 0], &[], deadline)?;
-        send(socket, request::SET_VRING_CALL, &[index], &[ring.call.as_raw_fd()], deadline)?;
-        send(socket, request::SET_VRING_KICK, &[index], &[ring.kick.as_raw_fd()], deadline)?;
-    }
-    ask_features(socket, deadline)?;
     Ok(())
 }
 
-fn ask_features(socket: &UnixStream, deadline: Instant) -> Result<u64, HandshakeError> {
-    send(socket, request::GET_FEATURES, &[], &[], deadline)?;
-    let mut answer = [0u8; MESSAGE_HEADER_BYTES + 8];
-    let mut filled = 0;
-    while filled < answer.len() {
-        await_event(socket, libc::POLLIN, deadline)?;
-        // SAFETY: receives at most what is left of a live array.
-        let got = unsafe {
-            libc::recv(
-                socket.as_raw_fd(),
-                answer[filled..].as_mut_ptr().cast(),
-                answer.len() - filled,
-                libc::MSG_DONTWAIT,
-            )
-        };
-        match got {
-            0 => return Err(HandshakeError::Refused),
-            1.. => filled += got as usize,
-            _ => match io::Error::last_os_error() {
-                error if error.kind() == io::ErrorKind::WouldBlock => {}
-                error if error.kind() == io::ErrorKind::Interrupted => {}
-                error if error.kind() == io::ErrorKind::ConnectionReset => return Err(HandshakeError::Refused),
-                error => return Err(error.into()),
-            },
-        }
-    }
-    let word = |at: usize| u32::from_ne_bytes([answer[at], answer[at + 1], answer[at + 2], answer[at + 3]]);
-    if [word(0), word(4), word(8)] != [request::GET_FEATURES, VERSION | REPLY, 8] {
-        return Err(HandshakeError::Answer);
-    }
-    Ok(u64::from(word(12)) | u64::from(word(16)) << 32)
+/// A control message that carries one descriptor.
+#[repr(C)]
+struct Rights {
+    header: libc::cmsghdr,
+    fd: [libc::c_int; 2],
 }
 
-/// Sends one message whose body is `words`.
-fn send(
-    socket: &UnixStream,
-    number: u32,
-    words: &[u64],
-    fds: &[RawFd],
-    deadline: Instant,
-) -> Result<(), HandshakeError> {
-    let mut message = [0u8; MESSAGE_HEADER_BYTES + 5 * 8];
-    let body_bytes = 8 * words.len() as u32;
-    for (at, word) in [number, VERSION, body_bytes].into_iter().enumerate() {
-        message[4 * at..][..4].copy_from_slice(&word.to_ne_bytes());
+/// Sends one message, if there is room for it: a stream socket takes so short a one whole or not at all.
+fn send(socket: &UnixStream, message: &Message) -> Result<bool, HandshakeError> {
+    let mut bytes = [0u8; MESSAGE_HEADER_BYTES + 8 * MAX_WORDS];
+    for (at, word) in [message.number, VERSION, 8 * message.length as u32].into_iter().enumerate() {
+        bytes[4 * at..][..4].copy_from_slice(&word.to_ne_bytes());
     }
-    for (at, word) in words.iter().enumerate() {
-        message[MESSAGE_HEADER_BYTES + 8 * at..][..8].copy_from_slice(&word.to_ne_bytes());
+    for (at, word) in message.words.iter().enumerate() {
+        bytes[MESSAGE_HEADER_BYTES + 8 * at..][..8].copy_from_slice(&word.to_ne_bytes());
     }
-    let message = &message[..MESSAGE_HEADER_BYTES + 8 * words.len()];
-    let rights = [ControlMessage::ScmRights(fds)];
-    let control = if fds.is_empty() { &[][..] } else { &rights[..] };
-    let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL;
+    let length = MESSAGE_HEADER_BYTES + 8 * message.length;
+    let mut part = libc::iovec { iov_base: bytes.as_mut_ptr().cast(), iov_len: length };
+    let fd_bytes = size_of::<libc::c_int>() as u32;
+    // SAFETY: a computation without pointers.
+    let rights_bytes = unsafe { libc::CMSG_LEN(fd_bytes) };
+    // SAFETY: plain C structures, for which zeros are a value.
+    let (mut rights, mut header): (Rights, libc::msghdr) = unsafe { std::mem::zeroed() };
+    (header.msg_iov, header.msg_iovlen) = (&raw mut part, 1);
+    if let Some(fd) = message.fd {
+        rights.header.cmsg_len = rights_bytes as _;
+        rights.header.cmsg_level = libc::SOL_SOCKET;
+        rights.header.cmsg_type = libc::SCM_RIGHTS;
+        rights.fd[0] = fd;
+        header.msg_control = (&raw mut rights).cast();
+        header.msg_controllen = size_of::<Rights>() as _;
+    }
+    const { assert!(offset_of!(Rights, fd) == size_of::<libc::cmsghdr>()) };
     loop {
-        match sendmsg::<()>(socket.as_raw_fd(), &[IoSlice::new(message)], control, flags, None) {
-            // A stream socket takes so short a message whole or not at all.
-            Ok(sent) if sent == message.len() => return Ok(()),
-            Ok(_) => return Err(HandshakeError::Answer),
-            Err(nix::Error::EAGAIN) => await_event(socket, libc::POLLOUT, deadline)?,
-            Err(nix::Error::EINTR) => {}
-            Err(nix::Error::EPIPE | nix::Error::ECONNRESET) => return Err(HandshakeError::Refused),
-            Err(error) => return Err(HandshakeError::Io(error.into())),
+        // SAFETY: the header leads to one live part and, if it carries a descriptor, one well-formed control message.
+        let sent =
+            unsafe { libc::sendmsg(socket.as_raw_fd(), &raw const header, libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL) };
+        if usize::try_from(sent).is_ok() {
+            return if sent as usize == length { Ok(true) } else { Err(HandshakeError::Answer) };
+        }
+        let error = io::Error::last_os_error();
+        match error.raw_os_error() {
+            Some(libc::EAGAIN) => return Ok(false),
+            Some(libc::EINTR) => {}
+            Some(libc::EPIPE | libc::ECONNRESET) => return Err(HandshakeError::Refused),
+            _ => return Err(error.into()),
         }
     }
-}
-
-fn await_event(socket: &UnixStream, event: i16, deadline: Instant) -> Result<(), HandshakeError> {
-    let left = deadline.saturating_duration_since(Instant::now());
-    if left == Duration::ZERO {
-        return Err(HandshakeError::Timeout);
-    }
-    Ok(notify::poll(&mut [notify::poll_for(socket.as_raw_fd(), event)], left)?)
 }
 
 /// A Unix stream socket without an address.

@@ -120,7 +120,7 @@ impl VhostListenPort {
     pub fn bind(path: impl AsRef<Path>, options: ListenOptions) -> Result<Self, BindError> {
         let path = path.as_ref().to_owned();
         let (socket, file) = socket_file::serve(&path, options.mode)?;
-        let io_error = |error| BindError::Io(path.clone(), error);
+        let io_error = |error: io::Error| BindError::io(&path, &error);
         let events = new_epoll().map_err(io_error)?;
         watch(&events, socket.as_raw_fd(), libc::EPOLLIN, Source::Listener).map_err(io_error)?;
         let max_clients = options.max_clients.min(1 << SLOT_BITS);

@@ -120,9 +120,26 @@ unsafe impl Sync for MemoryMap {}
 impl MemoryMap {
     /// Our own side's memory: one region that is called `start` in both address spaces.
     pub(super) fn own(mapping: Mapping, start: u64) -> Self {
-        let region =
-            Region { guest: start, user: start, len: mapping.len as u64, host: mapping.base(), _mapping: mapping };
-        Self { regions: vec![region] }
+        let mut map = Self::none();
+        map.replace(mapping, start);
+        map
+    }
+
+    /// No memory yet, with a place for one region.
+    pub(super) fn none() -> Self {
+        Self { regions: Vec::with_capacity(1) }
+    }
+
+    /// As `own`, in place of what was there. Does not allocate.
+    pub(super) fn replace(&mut self, mapping: Mapping, start: u64) {
+        self.clear();
+        let (len, host) = (mapping.len as u64, mapping.base());
+        self.regions.push(Region { guest: start, user: start, len, host, _mapping: mapping });
+    }
+
+    /// Unmaps everything.
+    pub(super) fn clear(&mut self) {
+        self.regions.clear();
     }
 
     /// Maps what a client shares, once every file has proved safe. At most `max_bytes` in all.

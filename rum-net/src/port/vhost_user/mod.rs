@@ -4,6 +4,9 @@
 //! (`VhostClientPort`) shares one sealed memfd with it, in which lie a virtio-net device's two rings and their
 //! buffers. Packets travel through that memory; a side that sleeps is woken by an eventfd.
 //!
+//! `VhostSwitchPort` has the client's role, too, on a socket of its own: a software switch connects to it and is the device
+//! that carries its packets to all the slaves behind the switch.
+//!
 //! | file | job |
 //! |---|---|
 //! | `shared` | single accesses to memory that the other side may change |
@@ -15,7 +18,10 @@
 //! | `connection` | one client, as the slave sees it |
 //! | `socket_file` | the file of the slave's socket |
 //! | `listener` | the slave's port |
-//! | `handshake`, `client` | the client's messages and port |
+//! | `handshake` | the driver's messages |
+//! | `driver` | the driver's memory, rings and sleep |
+//! | `client` | the client's port towards one slave |
+//! | `switch_port` | the port of a software switch |
 //!
 //! A slave trusts no client: see `connection` for messages, `memory_map` for memory, `ring` for rings, `notify` for
 //! calls. Whatever a client does wrong closes that client only, and is counted in `VhostStats`.
@@ -24,6 +30,7 @@
 mod client;
 mod connection;
 mod device_ring;
+mod driver;
 mod driver_ring;
 mod handshake;
 mod listener;
@@ -34,11 +41,13 @@ mod ring;
 mod shared;
 mod socket_file;
 mod stats;
+mod switch_port;
 
 pub use client::{ConnectError, VhostClientPort};
 pub use listener::{ListenOptions, VhostListenPort};
 pub use socket_file::BindError;
 pub use stats::{CloseReason, VhostStats};
+pub use switch_port::{SwitchPortOptions, VhostSwitchPort};
 
 use super::MacAddr;
 
@@ -53,6 +62,8 @@ const MAX_PACKET_BYTES: usize = ring::NET_HEADER_BYTES + ETHERNET_HEADER_BYTES +
 const F_VERSION_1: u64 = 1 << 32;
 /// A packet for the client may lie in several buffers.
 const F_MRG_RXBUF: u64 = 1 << 15;
+/// Not virtio's but vhost-user's own: the protocol has features, and rings are enabled one by one.
+const F_PROTOCOL_FEATURES: u64 = 1 << 30;
 
 /// A random, locally administered unicast address. From the kernel's generator, so that a forked child's differs.
 fn random_mac() -> MacAddr {

@@ -12,10 +12,12 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use nix::errno::Errno;
+
 use super::handshake;
 
 /// Why a socket could not be served.
-#[derive(Debug, thiserror::Error)]
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum BindError {
     /// A live process answers on the path.
     #[error("another process serves {0}")]
@@ -34,7 +36,13 @@ pub enum BindError {
     PermissionDenied(PathBuf),
     /// Anything else the system says.
     #[error("cannot serve the socket {0}: {1}")]
-    Io(PathBuf, #[source] io::Error),
+    Io(PathBuf, #[source] Errno),
+}
+
+impl BindError {
+    pub(super) fn io(path: &Path, error: &io::Error) -> Self {
+        Self::Io(path.to_owned(), error.raw_os_error().map_or(Errno::UnknownErrno, Errno::from_raw))
+    }
 }
 
 /// The socket's file, removed on drop if it is still the one that was made, and by the process that made it.
@@ -77,7 +85,7 @@ fn bind_socket(path: &Path, mode: u32) -> Result<UnixListener, BindError> {
     let io_error = |error: io::Error| match error.kind() {
         io::ErrorKind::NotFound => BindError::NoSuchDirectory(path.to_owned()),
         io::ErrorKind::PermissionDenied => BindError::PermissionDenied(path.to_owned()),
-        _ => BindError::Io(path.to_owned(), error),
+        _ => BindError::io(path, &error),
     };
     let socket = handshake::new_socket().map_err(io_error)?;
     // SAFETY: fchmod without pointers. Before bind it sets what the file will be made with.
@@ -109,7 +117,7 @@ fn bind_socket(path: &Path, mode: u32) -> Result<UnixListener, BindError> {
 
 /// Removes a socket file that nobody serves.
 fn remove_stale(path: &Path) -> Result<(), BindError> {
-    let io_error = |error| BindError::Io(path.to_owned(), error);
+    let io_error = |error: io::Error| BindError::io(path, &error);
     let meta = std::fs::symlink_metadata(path).map_err(io_error)?;
     if !meta.file_type().is_socket() {
         return Err(BindError::NotASocket(path.to_owned()));
