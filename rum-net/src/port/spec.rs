@@ -141,13 +141,30 @@ mod tests {
     #[test]
     fn wrong_options_of_a_switch_port_are_refused() {
         let wrong = [
-            "", ",mtu=1500", "/c0,", "/c0,mtu", "/c0,mtu=", "/c0,mtu=10", "/c0,mtu=9703", "/c0,mtu=-1", "/c0,mode=9",
-            "/c0,mode=1777", "/c0,mac=01:00:00:00:00:01", "/c0,mac=00:00:00:00:00:00", "/c0,mac=2:0:0:0:0:1",
-            "/c0,mac=02:00:00:00:00", "/c0,mac=02:00:00:00:00:01:02", "/c0,mac=02:00:00:00:00:+1", "/c0,size=1",
+            "",
+            ",mtu=1500",
+            "/c0,",
+            "/c0,mtu",
+            "/c0,mtu=",
+            "/c0,mtu=10",
+            "/c0,mtu=9703",
+            "/c0,mtu=-1",
+            "/c0,mode=9",
+            "/c0,mode=1777",
+            "/c0,mac=01:00:00:00:00:01",
+            "/c0,mac=00:00:00:00:00:00",
+            "/c0,mac=2:0:0:0:0:1",
+            "/c0,mac=02:00:00:00:00",
+            "/c0,mac=02:00:00:00:00:01:02",
+            "/c0,mac=02:00:00:00:00:+1",
+            "/c0,size=1",
         ];
         for text in wrong {
             let error = format!("vhost-listen:{text}").parse::<PortSpec>().unwrap_err().to_string();
-            assert!(error.starts_with(&format!("unknown link \"vhost-listen:{text}\": expected vhost:PATH")), "{error}");
+            assert!(
+                error.starts_with(&format!("unknown link \"vhost-listen:{text}\": expected vhost:PATH")),
+                "{error}"
+            );
         }
     }
 }

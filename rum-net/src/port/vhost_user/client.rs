@@ -177,6 +177,10 @@ impl Port for VhostClientPort {
     fn is_closed(&self) -> bool {
         self.closed
     }
+
+    fn counters(&self, sink: &mut dyn FnMut(&'static str, u64)) {
+        self.driver.counters(sink);
+    }
 }
 
 fn connect_error(path: &Path, error: io::Error) -> ConnectError {

@@ -44,6 +44,15 @@ pub(super) struct Driver {
     packet: Box<[u8]>,
     /// The last packet found no free buffer: be woken when there is one.
     starved: bool,
+    counts: Counts,
+}
+
+/// Of all devices so far.
+#[derive(Clone, Copy, Default, Debug)]
+struct Counts {
+    received: u64,
+    transmitted: u64,
+    bad_length: u64,
 }
 
 impl Driver {
@@ -65,6 +74,7 @@ impl Driver {
             spare: Arc::new(MemoryMap::none()),
             packet: vec![0; LONGEST_BYTES].into_boxed_slice(),
             starved: false,
+            counts: Counts::default(),
             layout,
         })
     }
@@ -112,6 +122,7 @@ impl Driver {
         }
         let result = self.transmit_ring.push(parts);
         self.starved |= result == Err(PushError::Full);
+        self.counts.transmitted += u64::from(result.is_ok());
         result
     }
 
@@ -130,11 +141,7 @@ impl Driver {
 
     /// Takes up to `budget` packets. With a violation the device is not to be trusted any further.
     #[inline]
-    pub(super) fn receive(
-        &mut self,
-        budget: usize,
-        sink: &mut dyn FnMut(LinkId, &[u8]),
-    ) -> (usize, Option<Violation>) {
+    pub(super) fn receive(&mut self, budget: usize, sink: &mut dyn FnMut(LinkId, &[u8])) -> (usize, Option<Violation>) {
         let mut count = 0;
         while count < budget {
             match self.receive_ring.pop(&mut self.packet) {
@@ -143,17 +150,30 @@ impl Driver {
                     let frame = &self.packet[NET_HEADER_BYTES..len];
                     if (ETHERNET_HEADER_BYTES..=self.max_frame_bytes).contains(&frame.len()) {
                         sink(LinkId(0), frame);
+                    } else {
+                        self.counts.bad_length += 1;
                     }
                 }
                 Ok(None) => break,
-                Err(violation) => return (count, Some(violation)),
+                Err(violation) => {
+                    self.counts.received += count as u64;
+                    return (count, Some(violation));
+                }
             }
         }
+        self.counts.received += count as u64;
         // Without a packet it is off the way of one: nothing is there to do now.
         if count == 0 || self.receive_ring.refill_due() {
             self.refill();
         }
         (count, None)
+    }
+
+    /// As `Port::counters`.
+    pub(super) fn counters(&self, sink: &mut dyn FnMut(&'static str, u64)) {
+        let Counts { received, transmitted, bad_length } = self.counts;
+        let counters = [("received", received), ("transmitted", transmitted), ("dropped_bad_length", bad_length)];
+        counters.into_iter().for_each(|(name, count)| sink(name, count));
     }
 
     /// Before a sleep: asks for calls. `true`: there is something to do already.

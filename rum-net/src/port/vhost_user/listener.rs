@@ -14,6 +14,7 @@ use std::{
 use super::{
     CloseReason, ETHERNET_HEADER_BYTES, MAX_PACKET_BYTES, MTU, VhostStats,
     connection::{Connection, Progress},
+    handshake,
     negotiation::{FROM_CLIENT, TO_CLIENT},
     notify::{self, Signaller},
     random_mac,
@@ -83,7 +84,10 @@ pub struct VhostListenPort {
     negotiating: usize,
     next_sweep: Instant,
     polls_to_events: usize,
+    /// Links opened and closed that `link_changes` has not told yet, the latest ones if nobody asks.
     changes: VecDeque<(LinkId, bool)>,
+    /// There are some that have not ended a `wait`.
+    has_new_changes: bool,
     packet: Box<[u8]>,
     stats: VhostStats,
 }
@@ -142,10 +146,18 @@ impl VhostListenPort {
             next_sweep: Instant::now(),
             polls_to_events: 0,
             changes: VecDeque::with_capacity(64),
+            has_new_changes: false,
             packet: vec![0; PACKET_BUFFER_BYTES].into_boxed_slice(),
             stats: VhostStats::default(),
             options: ListenOptions { max_clients, ..options },
         })
+    }
+
+    /// Connects to a socket that somebody else serves for a device such as this one (`VhostSwitchPort`): one more link. What
+    /// a software switch does, and tests do in its place.
+    pub fn connect(&mut self, path: impl AsRef<Path>) -> io::Result<()> {
+        self.admit(handshake::connect(path.as_ref(), Instant::now() + self.options.handshake_timeout)?);
+        Ok(())
     }
 
     /// What happened so far.
@@ -296,7 +308,7 @@ impl VhostListenPort {
         let watched = kicks.iter().all(|kick| watch_raw(events, *kick, interest, Source::Kick(link)).is_ok());
         self.negotiating -= 1;
         self.stats.opened += 1;
-        self.changes.push_back((link, true));
+        self.tell(link, true);
         if watched {
             self.start_polling(link);
             self.watch_again(link);
@@ -318,8 +330,17 @@ impl VhostListenPort {
             }
             connection.since = Instant::now();
             self.negotiating += 1;
-            self.changes.push_back((link, false));
+            self.tell(link, false);
         }
+    }
+
+    /// Notes a change for `link_changes`. An owner that asks never has more to be told than there may be connections, twice.
+    fn tell(&mut self, link: LinkId, is_open: bool) {
+        if self.changes.len() >= 2 * self.options.max_clients.max(EVENTS_A_TURN) {
+            self.changes.pop_front();
+        }
+        self.changes.push_back((link, is_open));
+        self.has_new_changes = true;
     }
 
     fn close(&mut self, link: LinkId, reason: CloseReason) {
@@ -521,7 +542,8 @@ impl Port for VhostListenPort {
         self.handle_events();
         // Kicks from here on are seen by the next `receive`, however this ends.
         self.polls_to_events = 0;
-        let mut busy = !self.changes.is_empty();
+        // A change ends one wait, even if its owner never asks for it.
+        let mut busy = std::mem::take(&mut self.has_new_changes);
         for position in (0..self.polled.len()).rev() {
             busy |= self.rest(self.polled[position]);
         }
@@ -537,6 +559,7 @@ impl Port for VhostListenPort {
     }
 
     fn link_changes(&mut self, sink: &mut dyn FnMut(LinkId, bool)) {
+        self.has_new_changes = false;
         while let Some((link, opened)) = self.changes.pop_front() {
             sink(link, opened);
         }

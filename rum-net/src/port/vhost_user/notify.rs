@@ -7,6 +7,8 @@ use std::{
     time::Duration,
 };
 
+use crate::port::sleep;
+
 /// A new eventfd, non-blocking.
 pub(super) fn eventfd() -> io::Result<OwnedFd> {
     // SAFETY: a system call without pointers; a non-negative result is a new descriptor that nobody else owns.
@@ -38,20 +40,7 @@ pub(super) fn is_eventfd(fd: &OwnedFd) -> bool {
 
 /// Sleeps until one of `fds` has an event or the time is over. A signal handler's return counts as an event.
 pub(super) fn poll(fds: &mut [libc::pollfd], timeout: Duration) -> io::Result<()> {
-    let timeout = libc::timespec {
-        tv_sec: timeout.as_secs().min(1 << 30) as libc::time_t,
-        tv_nsec: timeout.subsec_nanos() as libc::c_long,
-    };
-    // SAFETY: the array and the time are live for the call.
-    let got = unsafe { libc::ppoll(fds.as_mut_ptr(), fds.len() as libc::nfds_t, &timeout, std::ptr::null()) };
-    if got < 0 {
-        let error = io::Error::last_os_error();
-        if error.kind() != io::ErrorKind::Interrupted {
-            return Err(error);
-        }
-        fds.iter_mut().for_each(|fd| fd.revents = 0);
-    }
-    Ok(())
+    sleep::poll(fds, timeout).map(drop)
 }
 
 pub(super) fn poll_for(fd: RawFd, events: i16) -> libc::pollfd {

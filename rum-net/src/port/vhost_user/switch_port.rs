@@ -287,4 +287,10 @@ impl Port for VhostSwitchPort {
         }
         result
     }
+
+    fn counters(&self, sink: &mut dyn FnMut(&'static str, u64)) {
+        self.driver.counters(sink);
+        sink("switches_joined", self.joined);
+        sink("switches_failed", self.failed);
+    }
 }
