@@ -128,7 +128,8 @@ fn soak<A: Port, B: Port>(name: &str, mut answering: A, open: impl FnOnce() -> B
         let mut round = 0u64;
         while side.sleeps < wanted {
             round += 1;
-            let mut packet = [0x5a; BYTES];
+            // To a group, which every port takes.
+            let mut packet = [0xff; BYTES];
             packet[20..28].copy_from_slice(&round.to_le_bytes());
             while asking.transmit(LinkId(0), &[&packet]).is_err() {
                 // No switch yet.

@@ -13,7 +13,14 @@ use rum_net::port::{
     LinkId, MacAddr, Port, TransmitError, open_client,
     vhost_user::{BindError, ListenOptions, SwitchPortOptions, VhostListenPort, VhostSwitchPort},
 };
-use vhost_common::{Echo, await_that, frame, socket_dir};
+use vhost_common::{Echo, await_that, socket_dir};
+
+/// As in `vhost_common`, for everybody.
+fn frame(len: usize, seed: u64) -> Vec<u8> {
+    let mut bytes = vhost_common::frame(len, seed);
+    bytes[0] |= 1;
+    bytes
+}
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -231,4 +238,27 @@ fn an_idle_owner_sleeps_even_if_it_never_asks_for_changes() {
     join(&mut port, &mut switch);
     await_that("the switch rests", || asleep(&mut switch));
     await_that("the port rests", || asleep(&mut port));
+}
+
+#[test]
+fn a_port_takes_what_is_for_it_and_for_everybody() {
+    let dir = socket_dir();
+    let path = dir.path().join("port");
+    let mut port = bind(&path);
+    let mut switch = switch(dir.path(), &path);
+    join(&mut port, &mut switch);
+    let mut links = vec![];
+    switch.link_changes(&mut |link, _| links.push(link));
+    let mut other = port.mac().0;
+    other[5] ^= 1;
+    for to in [other, port.mac().0, [0xff; 6]] {
+        switch.transmit(links[0], &[&to, &[7; 60]]).unwrap();
+    }
+    switch.flush();
+    let mut got = vec![];
+    await_that("two packets", || {
+        port.receive(4, &mut |_, bytes| got.push(bytes[..6].to_vec()));
+        got.len() == 2
+    });
+    assert_eq!(got, [port.mac().0.to_vec(), vec![0xff; 6]]);
 }

@@ -7,6 +7,7 @@ pub mod far;
 pub mod local_grid;
 #[path = "../../../rum-net/tests/support/namespaces.rs"]
 pub mod namespaces;
+pub mod open_vswitch;
 pub mod player;
 pub mod resident;
 pub mod shadow;

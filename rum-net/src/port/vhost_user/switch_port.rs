@@ -79,6 +79,8 @@ pub struct VhostSwitchPort {
     is_fresh: bool,
     switch: Switch,
     polls: u32,
+    /// Packets for somebody else: a switch sends what it has not learned the place of to all its ports.
+    for_others: u64,
     /// Switches whose handshake was finished.
     joined: u64,
     /// Connections that came to nothing, or were ended because the switch broke the protocol.
@@ -102,6 +104,7 @@ impl VhostSwitchPort {
             is_fresh: true,
             switch: Switch::Absent,
             polls: 0,
+            for_others: 0,
             joined: 0,
             failed: 0,
         })
@@ -240,7 +243,11 @@ impl Port for VhostSwitchPort {
             }
             return 0;
         }
-        let (count, violation) = self.driver.receive(budget, sink);
+        let (mac, others) = (self.mac.0, &mut self.for_others);
+        let (count, violation) = self.driver.receive(budget, &mut |link, frame| match frame.first_chunk::<6>() {
+            Some(to) if *to == mac || to[0] & 1 != 0 => sink(link, frame),
+            _ => *others += 1,
+        });
         if violation.is_some() {
             self.break_off();
         }
@@ -290,6 +297,7 @@ impl Port for VhostSwitchPort {
 
     fn counters(&self, sink: &mut dyn FnMut(&'static str, u64)) {
         self.driver.counters(sink);
+        sink("dropped_filtered", self.for_others);
         sink("switches_joined", self.joined);
         sink("switches_failed", self.failed);
     }
