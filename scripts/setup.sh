@@ -4,7 +4,7 @@
 set -eu
 
 packages="libdpdk-dev pkg-config clang libclang-dev g++ make iproute2"
-test_packages="tshark"
+test_packages="tshark openvswitch-switch-dpdk util-linux"
 rust_needed=1.88
 
 say() { printf 'setup: %s\n' "$*" >&2; }

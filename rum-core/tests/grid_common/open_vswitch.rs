@@ -132,7 +132,7 @@ impl Switch {
 
     /// Packets that the switch has taken from a port since it was started. It counts every few seconds.
     pub fn packets_from(&self, name: &str) -> u64 {
-        self.vsctl(&["get", "Interface", name, "statistics:rx_packets"]).trim().parse().unwrap_or(0)
+        self.vsctl(&["--if-exists", "get", "Interface", name, "statistics:rx_packets"]).trim().parse().unwrap_or(0)
     }
 
     /// What the switch says of itself.
