@@ -71,7 +71,10 @@ impl Switch {
             ".",
             "other_config:dpdk-init=true",
             // Without --legacy-mem this version adds --in-memory, which does not go with --no-huge.
-            "other_config:dpdk-extra=--no-huge --legacy-mem --no-shconf --no-pci --no-telemetry -m 256",
+            "other_config:dpdk-extra=--no-huge --legacy-mem --no-shconf --no-pci --no-telemetry -m 1024",
+            // A pool of packets shared by all ports takes most of the memory, and then there is none for the second one that it
+            // makes when it learns its ports' NUMA node: these ports would go without for good.
+            "other_config:per-port-memory=true",
             "other_config:dpdk-lcore-mask=0x1",
             &format!("other_config:pmd-cpu-mask={:#x}", 1 << (cpus - 1)),
             // Its poller sleeps when there is nothing to do, so that the slaves and clients have a CPU.
