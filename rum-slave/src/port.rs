@@ -34,7 +34,7 @@ pub fn open(spec: &PortSpec, force: bool) -> Result<Box<dyn Port>, PortError> {
     match spec {
         PortSpec::VhostListen(switch) => {
             let port = VhostSwitchPort::bind(&switch.path, &switch.options);
-            Ok(boxed(port.map_err(|why| PortError::Vhost { port: spec.clone(), why })?, faults))
+            Ok(Box::new(port.map_err(|why| PortError::Vhost { port: spec.clone(), why })?))
         }
         PortSpec::Vhost(path) => {
             let port = VhostListenPort::bind(path, ListenOptions::default());
