@@ -144,8 +144,6 @@ fn soak<A: Port, B: Port>(name: &str, mut answering: A, open: impl FnOnce() -> B
         (side, told.recv().expect("the other side"))
     });
     println!("{name}: asking {asked:?}, answering {answered:?}, in {:.1?}, seed {seed:#x}", start.elapsed());
-    assert!(answered.sleeps >= wanted / 2, "the answering side hardly slept");
-    // Blocked for some other reason than a sleep, perhaps; but mostly for that.
     assert!(asked.vain + answered.vain < wanted / 2, "sleeps that nothing ended");
 }
 
