@@ -14,8 +14,12 @@ use super::array;
 
 /// Bytes of the header.
 pub const HEADER_BYTES: usize = 14;
-/// IEEE 802 "local experimental" ethertype: never given to another protocol.
+/// IEEE 802 "local experimental" ethertype, of RUM's packets in raw framing: never given to another protocol.
 pub const ETHERTYPE: u16 = 0x88B5;
+/// Of IPv4.
+pub const ETHERTYPE_IPV4: u16 = 0x0800;
+/// Of ARP.
+pub const ETHERTYPE_ARP: u16 = 0x0806;
 
 mod field {
     pub const DESTINATION: usize = 0;
@@ -35,22 +39,32 @@ pub struct EthernetHeader {
 impl EthernetHeader {
     /// Splits a packet of our ethertype into header and payload; `None` if it is too short or not ours.
     pub fn decode(frame: &[u8]) -> Option<(Self, &[u8])> {
-        if frame.len() < HEADER_BYTES || u16::from_be_bytes(array(frame, field::ETHERTYPE)) != ETHERTYPE {
+        Self::decode_any(frame).filter(|(_, ethertype, _)| *ethertype == ETHERTYPE).map(|(h, _, payload)| (h, payload))
+    }
+
+    /// Splits a packet into header, ethertype and payload; `None` if it is too short.
+    pub fn decode_any(frame: &[u8]) -> Option<(Self, u16, &[u8])> {
+        if frame.len() < HEADER_BYTES {
             return None;
         }
         let header = Self {
             destination: MacAddr(array(frame, field::DESTINATION)),
             source: MacAddr(array(frame, field::SOURCE)),
         };
-        Some((header, &frame[HEADER_BYTES..]))
+        Some((header, u16::from_be_bytes(array(frame, field::ETHERTYPE)), &frame[HEADER_BYTES..]))
     }
 
-    /// The header's bytes.
+    /// The header's bytes with our ethertype.
     pub fn encode(&self) -> [u8; HEADER_BYTES] {
+        self.encode_as(ETHERTYPE)
+    }
+
+    /// The header's bytes with another ethertype.
+    pub fn encode_as(&self, ethertype: u16) -> [u8; HEADER_BYTES] {
         let mut bytes = [0; HEADER_BYTES];
         bytes[field::DESTINATION..field::SOURCE].copy_from_slice(&self.destination.0);
         bytes[field::SOURCE..field::ETHERTYPE].copy_from_slice(&self.source.0);
-        bytes[field::ETHERTYPE..].copy_from_slice(&ETHERTYPE.to_be_bytes());
+        bytes[field::ETHERTYPE..].copy_from_slice(&ethertype.to_be_bytes());
         bytes
     }
 }
@@ -71,10 +85,12 @@ mod tests {
         let mut frame = header.encode().to_vec();
         frame.extend_from_slice(b"payload");
         assert_eq!(EthernetHeader::decode(&frame), Some((header, &b"payload"[..])));
-        frame[12] = 0x08;
+        frame[12..14].copy_from_slice(&[0x08, 0x06]);
         assert_eq!(EthernetHeader::decode(&frame), None);
+        assert_eq!(EthernetHeader::decode_any(&frame), Some((header, ETHERTYPE_ARP, &b"payload"[..])));
         for len in 0..HEADER_BYTES {
             assert_eq!(EthernetHeader::decode(&frame[..len]), None);
+            assert_eq!(EthernetHeader::decode_any(&frame[..len]), None);
         }
     }
 }
