@@ -67,7 +67,7 @@ fn try_init(machines: Option<&Path>) -> Result<(), String> {
         ));
     }
     let grid = join(machines).map_err(|error| error.to_string())?;
-    say(start_line(&grid.links(), &grid.engine().to_string(), grid.stats().budget_bytes));
+    say(start_line(grid.links().len(), grid.transports(), &grid.engine().to_string(), grid.stats().budget_bytes));
     current::attach(Arc::new(grid)).map_err(|_| "this program has attached a grid already".to_owned())?;
     *joined = Some(asked);
     STANDING.store(Standing::Joined as u8, Relaxed);
@@ -93,11 +93,8 @@ fn identity(machines: Option<&Path>) -> PathBuf {
 }
 
 /// What a user wants to know of a grid that was joined.
-fn start_line(links: &[String], engine: &str, budget_bytes: u64) -> String {
-    let mut transports: Vec<_> = links.iter().filter_map(|link| link.split(':').next()).collect();
-    transports.sort_unstable();
-    transports.dedup();
-    let slaves = if links.len() == 1 { "1 slave".to_owned() } else { format!("{} slaves", links.len()) };
+fn start_line(slaves: usize, transports: &[String], engine: &str, budget_bytes: u64) -> String {
+    let slaves = if slaves == 1 { "1 slave".to_owned() } else { format!("{slaves} slaves") };
     let budget_mib = budget_bytes as f64 / f64::from(1 << 20);
     format!(
         "joined {slaves} over {}, nothing replicated; fault engine {engine}; local budget {budget_mib:.1} MiB",
@@ -207,12 +204,12 @@ mod tests {
 
     #[test]
     fn the_start_line_names_the_transports_once() {
-        let links = ["vhost:/a", "vhost:/b", "af_packet:eth1"].map(String::from);
+        let transports = ["udp:af_packet:eth1, ip 10.0.0.1", "vhost"].map(String::from);
         assert_eq!(
-            start_line(&links, "sigsegv", 3 << 19),
-            "joined 3 slaves over af_packet and vhost, nothing replicated; fault engine sigsegv; local budget 1.5 MiB"
+            start_line(3, &transports, "sigsegv", 3 << 19),
+            "joined 3 slaves over udp:af_packet:eth1, ip 10.0.0.1 and vhost, nothing replicated; fault engine sigsegv; local budget 1.5 MiB"
         );
-        assert!(start_line(&links[..1], "sigsegv", 0).starts_with("joined 1 slave over vhost,"));
+        assert!(start_line(1, &transports[1..], "sigsegv", 0).starts_with("joined 1 slave over vhost,"));
     }
 
     #[test]

@@ -9,8 +9,9 @@ use std::{
 };
 
 use rum_net::{
-    port::{MacAddr, spec::PortSpec},
+    port::MacAddr,
     seal::{ClientKey, KeyFile, KeyFileError, is_name},
+    station::spec::LinkSpec,
     units::available_bytes,
 };
 
@@ -25,12 +26,12 @@ pub const MIN_LOCAL_BUDGET_BYTES: u64 = 64 << 10;
 /// A slave, as a line of machines.csv names it: `ip,mac[,link[,name[,memory]]]`.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Machine {
-    /// First column, not interpreted beyond being an address.
+    /// First column: on a UDP link the slave's IPv4 address; else not interpreted beyond being an address.
     pub ip: String,
-    /// Second column.
+    /// Second column; zero if it is empty, as it may be on a UDP link: then the slave is asked for by ARP.
     pub mac: MacAddr,
     /// Third column: how the client reaches it.
-    pub link: PortSpec,
+    pub link: LinkSpec,
     /// Fourth column.
     pub name: Option<String>,
     /// Fifth column: its capacity in bytes, for information.
@@ -140,7 +141,7 @@ fn read_key(variable: &dyn Fn(&str) -> Option<OsString>) -> Result<Option<Client
 }
 
 /// Reads machines.csv. Lines without a link column get `default_link`.
-pub fn read_machines(path: &Path, default_link: Option<&PortSpec>) -> Result<Vec<Machine>, ConfigError> {
+pub fn read_machines(path: &Path, default_link: Option<&LinkSpec>) -> Result<Vec<Machine>, ConfigError> {
     let shown = path.display().to_string();
     let bytes = std::fs::read(path).map_err(|error| ConfigError::Unreadable {
         path: shown.clone(),
@@ -177,6 +178,8 @@ fn half_available(meminfo: &str) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use std::io::Write;
+
+    use rum_net::port::spec::PortSpec;
 
     use super::*;
 
@@ -233,7 +236,7 @@ mod tests {
         assert_eq!(config.local_budget_bytes, 64 << 20);
         assert_eq!(config.engine, Some(EngineKind::UffdInline));
         assert_eq!(config.machines.len(), 1);
-        assert_eq!(config.machines[0].link, PortSpec::Vhost("/run/rum/0".into()));
+        assert_eq!(config.machines[0].link, PortSpec::Vhost("/run/rum/0".into()).into());
     }
 
     #[test]

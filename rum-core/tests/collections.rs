@@ -30,7 +30,7 @@ fn setup(memory_bytes: u64, budget_bytes: u64) -> Setup {
     let port = rum_slave::port::open(&link, false).unwrap();
     let slave = Slave::start(vec![port], Options::new(memory_bytes)).unwrap();
     let mac = MacAddr([2, 0, 0, 0, 0, 1]);
-    let machine = Machine { ip: "127.0.0.1".into(), mac, link, name: None, memory_bytes: None };
+    let machine = Machine { ip: "127.0.0.1".into(), mac, link: link.into(), name: None, memory_bytes: None };
     let config = Config { machines: vec![machine], local_budget_bytes: budget_bytes, engine: None, key: None };
     Setup { grid: Grid::join(config).unwrap(), _slave: slave, _folder: folder }
 }

@@ -15,7 +15,12 @@ use grid_common::{
     player::{role, say},
 };
 use nix::sys::signal::Signal;
-use rum_core::grid::{Grid, JoinError};
+use rum_core::{
+    config::Machine,
+    grid::{Grid, JoinError, Location},
+};
+use rum_net::port::{MacAddr, middleware::Middlewares};
+use rum_slave::{Options, Slave, SlaveHandle};
 
 /// A slave is waited for this long, and a little more on a busy machine.
 const BOUND: Duration = Duration::from_secs(8);
@@ -81,6 +86,63 @@ fn a_slave_that_hangs_is_an_error_after_a_bounded_wait() {
     refused(&slaves.slaves[0].machine.link.to_string());
     slaves.slaves[0].player().signal(Signal::SIGCONT);
     slaves.join(MIB);
+}
+
+/// A slave as a thread, which has 10.0.0.1 on a socket of its own.
+fn udp_slave(folder: &tempfile::TempDir) -> (SlaveHandle, String) {
+    let socket = format!("vhost:{}", folder.path().join("slave").display());
+    let link = format!("udp@10.0.0.1/24:{socket}").parse().expect("a link");
+    let station =
+        rum_slave::port::open_link(&link, false, &Middlewares::default()).unwrap_or_else(|error| panic!("{error}"));
+    (Slave::start(vec![station], Options::new(64 << 20)).expect("a slave"), format!("udp@10.0.0.2/24:{socket}"))
+}
+
+/// The line of a slave whose hardware address is not told.
+fn asked_for(number: usize, link: &str) -> Machine {
+    Machine { mac: MacAddr::default(), ..machine(number, link) }
+}
+
+#[test]
+fn udp_framing_needs_no_network_of_the_kernel_and_finds_its_slave() {
+    let _turn = Turn::wait();
+    let folder = tempfile::tempdir().expect("a folder");
+    let (slave, link) = udp_slave(&folder);
+    let grid = Grid::join(config(vec![asked_for(0, &link)], MIB, None)).unwrap_or_else(|error| panic!("{error}"));
+    assert_eq!(grid.transports(), [format!("{link}, ip 10.0.0.2")]);
+    let layout = Layout::from_size_align(4 * MIB, 8).expect("a layout");
+    let far = grid_common::far::Far::of(grid.alloc_zeroed(layout).expect("far memory"), layout.size());
+    for at in (0..4 * MIB).step_by(4096) {
+        far.set_byte(at, (at >> 12) as u8);
+    }
+    for at in (0..4 * MIB).step_by(4096) {
+        assert_eq!(far.byte(at), (at >> 12) as u8);
+    }
+    let by_address = Location { ip: "10.0.0.1".into(), mac: MacAddr([2; 6]) };
+    grid.alloc_at(Layout::new::<u64>(), &by_address).expect("the address is the slave's name");
+    drop(grid);
+    assert_eq!(slave.stop().expect("no panic").clients, 1);
+}
+
+#[test]
+fn an_address_that_nobody_answers_for_is_an_error_after_a_bounded_wait() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (_slave, link) = udp_slave(&folder);
+    let started = Instant::now();
+    let error = Grid::join(config(vec![asked_for(6, &link)], MIB, None)).expect_err("nobody has 10.0.0.7");
+    assert!(started.elapsed() < BOUND);
+    assert!(matches!(error, JoinError::NoNeighbour { .. }));
+    let text = error.to_string();
+    assert!(text.starts_with(&format!("nobody at {link} answers ARP requests for 10.0.0.7 after 3s: ")), "{text}");
+    assert_eq!(text.lines().count(), 1);
+    let unreachable = [
+        ("10.0.0.2", "10.0.0.2 is this machine's own address"),
+        ("10.0.1.2", "10.0.1.2 is not a neighbour of 10.0.0.2/24"),
+    ];
+    for (ip, why) in unreachable {
+        let machine = Machine { ip: ip.into(), ..asked_for(0, &link) };
+        let text = Grid::join(config(vec![machine], MIB, None)).expect_err("not reached").to_string();
+        assert!(text.contains(why), "{text}");
+    }
 }
 
 /// A slave that starts at the same time is waited for.

@@ -61,9 +61,17 @@ fn in_process(engine: EngineKind) {
 }
 
 fn over_ethernet(engine: EngineKind) {
+    over_veth(engine, || EthernetGrid::start(9000, SLAVE_MEMORY));
+}
+
+fn over_udp(engine: EngineKind, mtu: usize) {
+    over_veth(engine, || EthernetGrid::with_udp(mtu, SLAVE_MEMORY));
+}
+
+fn over_veth(engine: EngineKind, start: impl FnOnce() -> EthernetGrid) {
     if is_root() && allows(engine) {
         let _turn = Turn::wait();
-        let grid = EthernetGrid::start(9000, SLAVE_MEMORY);
+        let grid = start();
         let machines = machines_text(std::slice::from_ref(&grid.slave.machine));
         let arguments = arguments(engine, "ethernet", &machines);
         Player::start_in(&grid.namespaces.left, "suite", &arguments).succeed(LONGEST);
@@ -83,6 +91,16 @@ fn uffd_thread_over_vhost_user() {
 #[test]
 fn sigsegv_over_vhost_user() {
     over_vhost(EngineKind::Sigsegv);
+}
+
+#[test]
+fn uffd_inline_over_udp() {
+    over_udp(EngineKind::UffdInline, 9000);
+}
+
+#[test]
+fn uffd_thread_over_udp_at_mtu_1500() {
+    over_udp(EngineKind::UffdThread, 1500);
 }
 
 #[test]

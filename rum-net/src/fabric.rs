@@ -1,19 +1,18 @@
 //! A client's sessions with all slaves of a grid, over one port or several: joins the sans-IO sessions of `rpc` with
 //! the ports, in the thread that calls.
 
-use std::time::{Duration, Instant};
+use std::{
+    net::Ipv4Addr,
+    time::{Duration, Instant},
+};
 
 use crate::{
-    port::{
-        Address, MacAddr, Port, TransmitError,
-        open::{OpenError, open_client},
-        spec::PortSpec,
-    },
+    port::{Address, MacAddr, Port, TransmitError, open_client, spec::PortSpec},
     rpc::{
         Incarnation,
         client::{Busy, Client, ClientConfig, ClientEvent, RequestId},
     },
-    wire::ethernet::{self, EthernetHeader},
+    station::{LinkError, SendError, Station, spec::LinkSpec},
 };
 
 /// A slave, by the order of `Fabric::add_peer`.
@@ -23,9 +22,12 @@ pub struct PeerIndex(pub usize);
 /// Packets received from one port in one go.
 const RECEIVE_BURST: usize = 32;
 
+/// After a port took no more, it is tried again after this long.
+const FULL_PAUSE: Duration = Duration::from_micros(50);
+
 struct Attachment {
-    port: Box<dyn Port>,
-    spec: PortSpec,
+    station: Station,
+    link: LinkSpec,
     /// Only one slave is behind this port, whatever its hardware address.
     point_to_point: bool,
 }
@@ -33,8 +35,9 @@ struct Attachment {
 struct Peer {
     attachment: usize,
     address: Address,
-    header: [u8; ethernet::HEADER_BYTES],
     client: Client,
+    /// The last packet was not taken for sending; why not.
+    refused: Option<SendError>,
 }
 
 /// Ports and sessions. After the last `add_peer`, only `reopen_closed_ports` allocates.
@@ -53,47 +56,70 @@ impl Fabric {
         Self { attachments: vec![], peers: vec![], incarnation }
     }
 
-    /// Adds the slave with the address `mac` behind `spec`, and starts to open a session with it. A port is opened once,
-    /// however many slaves are behind it. Requests to the slave may have `max_request_bytes`.
+    /// Adds the slave with the address `mac` behind `link`, and starts to open a session with it. In UDP framing it has
+    /// the address `ip`, and `mac` may be zero: then it is asked for by ARP. A port is opened once, however many slaves
+    /// are behind it. Requests to the slave may have `max_request_bytes`.
     pub fn add_peer(
         &mut self,
-        spec: &PortSpec,
+        link: &LinkSpec,
         mac: MacAddr,
+        ip: Option<Ipv4Addr>,
         max_request_bytes: usize,
-    ) -> Result<PeerIndex, OpenError> {
-        let point_to_point = matches!(spec, PortSpec::Vhost(_));
-        let attachment = match self.attachments.iter().position(|a| a.spec == *spec && !point_to_point) {
-            Some(attachment) => attachment,
-            None => self.attach(open_client(spec)?, spec.clone(), point_to_point),
+    ) -> Result<PeerIndex, LinkError> {
+        let same_port = self.attachments.iter().position(|a| a.link.port == link.port && !a.point_to_point);
+        let attachment = match same_port {
+            Some(attachment) if self.attachments[attachment].link == *link => attachment,
+            Some(other) => return Err(LinkError::TwoFramings(self.attachments[other].link.clone(), link.clone())),
+            None => self.attach(Station::open_client(link)?, link.clone()),
         };
-        Ok(self.add_session(attachment, mac, max_request_bytes))
+        let address = self.attachments[attachment].station.peer(link, mac, ip)?;
+        Ok(self.add_session(attachment, address, max_request_bytes))
     }
 
-    /// As `add_peer`, for a port that is open already and has this slave alone behind it.
+    /// As `add_peer`, for a port that is open already, with raw framing, and has this slave alone behind it.
     pub fn add_peer_on(&mut self, port: Box<dyn Port>, mac: MacAddr, max_request_bytes: usize) -> PeerIndex {
-        let spec = PortSpec::Vdev(port.name().to_owned());
-        let attachment = self.attach(port, spec, true);
-        self.add_session(attachment, mac, max_request_bytes)
+        let link = PortSpec::Vdev(port.name().to_owned()).into();
+        let attachment = self.attach(Station::raw(port), link);
+        self.attachments[attachment].point_to_point = true;
+        self.add_session(attachment, Address { mac, ..Address::default() }, max_request_bytes)
     }
 
-    fn attach(&mut self, port: Box<dyn Port>, spec: PortSpec, point_to_point: bool) -> usize {
-        self.attachments.push(Attachment { port, spec, point_to_point });
+    fn attach(&mut self, station: Station, link: LinkSpec) -> usize {
+        self.attachments.push(Attachment { station, point_to_point: link.is_point_to_point(), link });
         self.attachments.len() - 1
     }
 
-    fn add_session(&mut self, attachment: usize, mac: MacAddr, max_request_bytes: usize) -> PeerIndex {
-        let port = &self.attachments[attachment].port;
+    fn add_session(&mut self, attachment: usize, address: Address, max_request_bytes: usize) -> PeerIndex {
         let config = ClientConfig {
             incarnation: self.incarnation,
             channel: 0,
-            mtu: port.mtu(),
+            mtu: self.attachments[attachment].station.mtu(),
             slots: SLOTS,
             max_request_bytes,
         };
-        let header = EthernetHeader { destination: mac, source: port.mac() }.encode();
         let client = Client::new(config, Instant::now());
-        self.peers.push(Peer { attachment, address: Address { mac, ..Address::default() }, header, client });
+        self.peers.push(Peer { attachment, address, client, refused: None });
         PeerIndex(self.peers.len() - 1)
+    }
+
+    /// Why nothing reaches a slave: nobody has said so far that its IP address is his.
+    pub fn sought_address(&self, peer: PeerIndex) -> Option<Ipv4Addr> {
+        let peer = &self.peers[peer.0];
+        let is_sought = self.attachments[peer.attachment].station.is_sought(&peer.address);
+        peer.address.udp.filter(|_| is_sought).map(|address| *address.ip())
+    }
+
+    /// The kinds of transport in use; with UDP framing the link and the own address, as in
+    /// `udp:af_packet:eth1, ip 10.0.0.1`.
+    pub fn transports(&self) -> Vec<String> {
+        let name = |attachment: &Attachment| match attachment.station.udp() {
+            Some(own) => format!("{}, ip {}", attachment.link, own.ip()),
+            None => attachment.link.to_string().split(':').next().unwrap_or_default().to_owned(),
+        };
+        let mut transports: Vec<_> = self.attachments.iter().map(name).collect();
+        transports.sort_unstable();
+        transports.dedup();
+        transports
     }
 
     /// Of this client.
@@ -122,7 +148,7 @@ impl Fabric {
         let Self { attachments, peers, .. } = self;
         let peer = &mut peers[peer.0];
         let request = peer.client.request(now, head, body)?;
-        peer.send(now, &mut *attachments[peer.attachment].port);
+        peer.send(now, &mut attachments[peer.attachment].station);
         Ok(request)
     }
 
@@ -131,44 +157,53 @@ impl Fabric {
         let now = Instant::now();
         let Self { attachments, peers, .. } = self;
         for (index, attachment) in attachments.iter_mut().enumerate() {
-            let (port, point_to_point) = (&mut attachment.port, attachment.point_to_point);
-            port.receive(RECEIVE_BURST, &mut |_link, frame| {
-                let Some((header, packet)) = EthernetHeader::decode(frame) else { return };
-                let sender = peers
-                    .iter_mut()
-                    .position(|p| p.attachment == index && (point_to_point || p.address.mac == header.source));
+            let point_to_point = attachment.point_to_point;
+            attachment.station.receive(now, RECEIVE_BURST, &mut |from, packet| {
+                let sender = peers.iter_mut().position(|p| p.attachment == index && p.is_at(&from, point_to_point));
                 if let Some(sender) = sender {
                     peers[sender].client.handle(now, packet, &mut |event| sink(PeerIndex(sender), event));
                 }
             });
         }
         for peer in peers {
-            peer.send(now, &mut *attachments[peer.attachment].port);
+            peer.send(now, &mut attachments[peer.attachment].station);
         }
     }
 
-    /// Sleeps until a packet may have come for a request in flight, at most `longest`.
+    /// Sleeps until a packet may have come for a request in flight, or something is due to be sent, at most `longest`.
     pub fn idle(&mut self, longest: Duration) {
+        let now = Instant::now();
+        let longest = self.next_deadline(now).map_or(longest, |at| longest.min(at.saturating_duration_since(now)));
         let waiting = self.peers.iter().find(|p| p.client.in_flight() > 0 || !p.client.is_open());
         let attachment = waiting.map_or(0, |peer| peer.attachment);
         match self.attachments.get_mut(attachment) {
             // A failed wait is a short one: the caller polls again.
-            Some(attachment) if !attachment.port.is_closed() => drop(attachment.port.wait(longest, None)),
+            Some(attachment) if !attachment.station.is_closed() => drop(attachment.station.wait(longest, None)),
             _ => std::thread::sleep(longest),
         }
+    }
+
+    /// When something is to be sent next. What is due but was refused has to wait for more than time.
+    fn next_deadline(&self, now: Instant) -> Option<Instant> {
+        let deadline = |peer: &Peer| match peer.refused {
+            None => peer.client.poll_timeout(),
+            Some(SendError::Port(TransmitError::Full)) => Some(now + FULL_PAUSE),
+            Some(SendError::Unresolved) => self.attachments[peer.attachment].station.next_request(),
+            Some(SendError::Port(TransmitError::Closed | TransmitError::TooLong)) => None,
+        };
+        self.peers.iter().filter_map(deadline).min()
     }
 
     /// Opens ports anew whose other end has gone, if it is back. To be called now and then, outside fault handlers.
     pub fn reopen_closed_ports(&mut self) {
         for attachment in &mut self.attachments {
             // A port that is hardly polled would not notice for long that its other end has gone; a wait looks.
-            let _ = attachment.port.wait(Duration::ZERO, None);
+            let _ = attachment.station.wait(Duration::ZERO, None);
         }
-        for (index, attachment) in self.attachments.iter_mut().enumerate().filter(|(_, a)| a.port.is_closed()) {
-            let Ok(port) = open_client(&attachment.spec) else { continue };
-            attachment.port = port;
+        for (index, attachment) in self.attachments.iter_mut().enumerate().filter(|(_, a)| a.station.is_closed()) {
+            let Ok(port) = open_client(&attachment.link.port) else { continue };
+            attachment.station.replace_port(port);
             for peer in self.peers.iter_mut().filter(|peer| peer.attachment == index) {
-                peer.header = EthernetHeader { destination: peer.address.mac, source: attachment.port.mac() }.encode();
                 peer.client.keep_alive(Instant::now());
             }
         }
@@ -176,21 +211,34 @@ impl Fabric {
 }
 
 impl Peer {
-    fn send(&mut self, now: Instant, port: &mut dyn Port) {
+    /// Whether a packet from `from`, on this peer's port, is this peer's. An IP address may come by any router; on a
+    /// socket of its own there is nobody else.
+    fn is_at(&self, from: &Address, point_to_point: bool) -> bool {
+        match self.address.udp {
+            Some(_) => self.address.udp == from.udp,
+            None => point_to_point || self.address.mac == from.mac,
+        }
+    }
+
+    fn send(&mut self, now: Instant, station: &mut Station) {
         let mut sent = false;
+        self.refused = None;
         while let Some(packet) = self.client.poll_transmit(now) {
-            match port.transmit(self.address.link, &[&self.header, packet.head, packet.body]) {
+            match station.transmit(now, &self.address, packet.head, packet.body) {
                 Ok(()) => sent = true,
-                Err(TransmitError::Full | TransmitError::Closed) => {
+                // The MTU bounds every packet: one too long is a mistake, and lost like any other.
+                Err(SendError::Port(TransmitError::TooLong)) => {
+                    debug_assert!(false, "a packet longer than the link's MTU");
+                }
+                Err(refusal) => {
                     self.client.not_sent();
+                    self.refused = Some(refusal);
                     break;
                 }
-                // The port's MTU bounds every packet: one too long is a mistake, and lost like any other.
-                Err(TransmitError::TooLong) => debug_assert!(false, "a packet longer than the port's MTU"),
             }
         }
         if sent {
-            port.flush();
+            station.flush();
         }
     }
 }

@@ -1,12 +1,14 @@
-//! The network of RUM, in three layers: `wire` (packet views), `rpc` (a reliable request/response
-//! endpoint without I/O and without a clock) and `port` (packet interfaces). `seal` lets in who has a key, and hides
-//! and guards what they say. `fabric` joins them for a client: one session with every slave, over one port or several.
+//! The network of RUM, in layers: `wire` (packet views), `seal` (lets in who has a key, and hides and guards what they
+//! say), `rpc` (a reliable request/response endpoint without I/O and without a clock), `port` (packet interfaces) and
+//! `station` (a port with the framing on it: raw Ethernet, or IPv4 and UDP). `fabric` joins them for a client: one session
+//! with every slave, over one port or several.
 #![deny(unsafe_code)]
 
 pub mod fabric;
 pub mod port;
 pub mod rpc;
 pub mod seal;
+pub mod station;
 pub mod units;
 pub mod wire;
 

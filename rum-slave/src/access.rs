@@ -6,8 +6,8 @@ use std::{
 };
 
 use rum_net::{
-    port::spec::PortSpec,
     seal::{KeyFile, KeyFileError},
+    station::spec::LinkSpec,
 };
 
 /// Why a slave may not serve.
@@ -18,7 +18,7 @@ pub enum AccessError {
         "{0} may be reached by anybody on its network: make keys with `rum keygen` and name them by --keys FILE, or say \
          --insecure to serve everybody"
     )]
-    Unguarded(PortSpec),
+    Unguarded(LinkSpec),
     /// The key file.
     #[error(transparent)]
     Keys(#[from] KeyFileError),
@@ -34,9 +34,9 @@ const NOT_SEALED: &str = "sessions are not sealed yet, so that the keys would ke
 ///
 /// Until the endpoints seal sessions, keys that nobody would ask for are refused. With that done, `NotSealed` goes, and the keys go
 /// through `Options::keys` to the sessions.
-pub fn keys(ports: &[PortSpec], file: Option<&Path>, is_insecure: bool) -> Result<Option<Arc<KeyFile>>, AccessError> {
+pub fn keys(ports: &[LinkSpec], file: Option<&Path>, is_insecure: bool) -> Result<Option<Arc<KeyFile>>, AccessError> {
     let Some(path) = file else {
-        let reachable = ports.iter().find(|port| !matches!(port, PortSpec::Vhost(_)));
+        let reachable = ports.iter().find(|port| !port.is_point_to_point());
         return match reachable.filter(|_| !is_insecure) {
             Some(port) => Err(AccessError::Unguarded(port.clone())),
             None => Ok(None),
@@ -50,14 +50,14 @@ pub fn keys(ports: &[PortSpec], file: Option<&Path>, is_insecure: bool) -> Resul
 mod tests {
     use super::*;
 
-    fn ports(texts: &[&str]) -> Vec<PortSpec> {
+    fn ports(texts: &[&str]) -> Vec<LinkSpec> {
         texts.iter().map(|text| text.parse().unwrap()).collect()
     }
 
     #[test]
     fn a_network_needs_keys_and_a_socket_does_not() {
         assert!(matches!(keys(&ports(&["vhost:/a", "vhost:/b"]), None, false), Ok(None)));
-        for link in ["af_packet:e", "af_xdp:e", "pci:00:01.0", "vdev:net_null0", "vhost-listen:/s"] {
+        for link in ["af_packet:e", "af_xdp:e", "pci:00:01.0", "vdev:net_null0", "vhost-listen:/s", "udp:af_packet:e"] {
             let ports = ports(&["vhost:/a", link]);
             let said = keys(&ports, None, false).unwrap_err().to_string();
             assert!(said.starts_with(&format!("{link} may be reached")) && said.contains("--insecure"), "{said}");

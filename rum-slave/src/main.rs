@@ -11,7 +11,10 @@ use std::{
 };
 
 use clap::Parser;
-use rum_net::port::{inject::Faults, middleware::Middlewares, spec::PortSpec};
+use rum_net::{
+    port::{inject::Faults, middleware::Middlewares},
+    station::spec::LinkSpec,
+};
 use rum_slave::{Options, Slave, access, port, server::End, stop::stop, units};
 use tracing_subscriber::EnvFilter;
 
@@ -19,9 +22,10 @@ use tracing_subscriber::EnvFilter;
 #[derive(Debug, Parser)]
 #[command(version)]
 struct Arguments {
-    /// Where clients come from: vhost:PATH, af_packet:IFACE, af_xdp:IFACE, pci:ADDR or vdev:DEVARGS. May be repeated.
+    /// Where clients come from: vhost:PATH, af_packet:IFACE, af_xdp:IFACE, pci:ADDR or vdev:DEVARGS; in front of it
+    /// udp: or udp@ADDRESS[/PREFIX]: for networks that pass only IP. May be repeated.
     #[arg(long = "port", value_name = "LINK", required = true)]
-    ports: Vec<PortSpec>,
+    ports: Vec<LinkSpec>,
     /// Memory to serve, such as 512M or 4G. Taken as clients fill it, not at start.
     #[arg(short, long, value_name = "SIZE", value_parser = memory)]
     memory: u64,
@@ -76,8 +80,7 @@ fn serve(arguments: Arguments) -> Result<ExitCode, String> {
     let (stopper, stop) = stop().map_err(|error| error.to_string())?;
     stopper.on_signals().map_err(|error| error.to_string())?;
     let middlewares = Middlewares { faults: arguments.inject, capture: arguments.capture };
-    let open = |spec| port::open_with(spec, arguments.force, &middlewares);
-    let ports: Result<Vec<_>, _> = arguments.ports.iter().map(open).collect();
+    let ports = port::open_links(&arguments.ports, arguments.force, &middlewares);
     let ports = ports.map_err(|error| error.to_string())?;
     let options = Options { name: arguments.name, lease: arguments.lease, keys, ..Options::new(arguments.memory) };
     let mut slave = Slave::new(ports, options).map_err(|error| error.to_string())?;

@@ -1,12 +1,15 @@
 //! Opens the ports that a slave serves.
 
-use rum_net::port::{
-    Port,
-    capture::CaptureError,
-    dpdk::{DpdkError, DpdkOptions, DpdkPort},
-    middleware::Middlewares,
-    spec::PortSpec,
-    vhost_user::{BindError, ListenOptions, VhostListenPort, VhostSwitchPort},
+use rum_net::{
+    port::{
+        Port,
+        capture::CaptureError,
+        dpdk::{DpdkError, DpdkOptions, DpdkPort},
+        middleware::Middlewares,
+        spec::PortSpec,
+        vhost_user::{BindError, ListenOptions, VhostListenPort, VhostSwitchPort},
+    },
+    station::{LinkError, Station, spec::LinkSpec},
 };
 
 /// A port that cannot be served, in one line that says what to do.
@@ -26,6 +29,33 @@ pub enum PortError {
     /// A capture file.
     #[error(transparent)]
     Capture(#[from] CaptureError),
+    /// Its framing.
+    #[error("cannot serve {link}: {why}")]
+    Framing {
+        /// As it was named.
+        link: LinkSpec,
+        /// What happened.
+        why: Box<LinkError>,
+    },
+    /// Two links of one port: each would get a part of its packets.
+    #[error("cannot serve {0} and {1} at once: they are one port")]
+    SamePort(LinkSpec, LinkSpec),
+}
+
+/// Opens links for serving, each port once, and stacks `middlewares` on each port.
+pub fn open_links(links: &[LinkSpec], force: bool, middlewares: &Middlewares) -> Result<Vec<Station>, PortError> {
+    for (index, link) in links.iter().enumerate() {
+        if let Some(earlier) = links[..index].iter().find(|earlier| earlier.port == link.port) {
+            return Err(PortError::SamePort(earlier.clone(), link.clone()));
+        }
+    }
+    links.iter().map(|link| open_link(link, force, middlewares)).collect()
+}
+
+/// As `open_links`, for one.
+pub fn open_link(link: &LinkSpec, force: bool, middlewares: &Middlewares) -> Result<Station, PortError> {
+    let framing = |why| PortError::Framing { link: link.clone(), why: Box::new(why) };
+    Station::serve(link, || open_with(&link.port, force, middlewares), framing)
 }
 
 /// Opens a port for serving; a vhost-user socket is created. `force` takes an interface even if the default route leaves

@@ -9,12 +9,12 @@ use std::{
 
 use rum_net::{
     EXTENT_BYTES,
-    port::{Address, LinkId, Port, TransmitError},
+    port::{LinkId, TransmitError},
     rpc::{
         Incarnation, MIN_MTU,
         server::{Responder, Server, ServerConfig, ServerEvent},
     },
-    wire::ethernet::EthernetHeader,
+    station::{SendError, Station},
 };
 
 use crate::{
@@ -74,7 +74,7 @@ pub enum End {
 
 /// A port and the sessions that came by it.
 struct Channel {
-    port: Box<dyn Port>,
+    station: Station,
     server: Server,
     /// Since when each link's queue has been full.
     full_since: HashMap<LinkId, Instant>,
@@ -92,8 +92,8 @@ pub struct Slave {
 }
 
 impl Slave {
-    /// A slave that serves `ports` as soon as it is stepped or run.
-    pub fn new(ports: Vec<Box<dyn Port>>, options: Options) -> Result<Self, StartError> {
+    /// A slave that serves `ports`, each with its framing, as soon as it is stepped or run.
+    pub fn new<P: Into<Station>>(ports: Vec<P>, options: Options) -> Result<Self, StartError> {
         let capacity = options.capacity_extents();
         if capacity == 0 {
             return Err(StartError::TooSmall(options.memory_bytes));
@@ -106,7 +106,7 @@ impl Slave {
         }
         let incarnation = Incarnation(rand::random());
         let channels: Result<Vec<Channel>, StartError> =
-            ports.into_iter().map(|port| Channel::new(port, incarnation, &options)).collect();
+            ports.into_iter().map(|port| Channel::new(port.into(), incarnation, &options)).collect();
         // Half of the numbers are left to count up through.
         let first_generation = rand::random_range(1..u32::MAX / 2);
         let accounts = options.keys.as_deref().map(Accounts::new).unwrap_or_default();
@@ -116,7 +116,7 @@ impl Slave {
     }
 
     /// Runs a slave in a thread of its own, until its handle is stopped or dropped.
-    pub fn start(ports: Vec<Box<dyn Port>>, options: Options) -> Result<SlaveHandle, StartError> {
+    pub fn start<P: Into<Station>>(ports: Vec<P>, options: Options) -> Result<SlaveHandle, StartError> {
         let mut slave = Self::new(ports, options)?;
         let (stopper, stop) = stop()?;
         let thread = thread::Builder::new().name("rum-slave".to_owned()).spawn(move || {
@@ -174,7 +174,7 @@ impl Slave {
     /// Calls `sink` with the name and value of each counter of each port (see `Port::counters`).
     pub fn port_counters(&self, sink: &mut dyn FnMut(&'static str, u64)) {
         for channel in &self.channels {
-            channel.port.counters(sink);
+            channel.station.counters(sink);
         }
     }
 
@@ -183,7 +183,7 @@ impl Slave {
         let name = self.options.name.as_deref().map(|name| format!(" {name}")).unwrap_or_default();
         let mut line = format!("rum-slave{name}: ready");
         for channel in &self.channels {
-            line += &format!(", port {}, mac {}", channel.port.name(), channel.port.mac());
+            line += &format!(", port {}", channel.station.describe());
         }
         let mib = self.options.capacity_extents() * (EXTENT_BYTES as u64 >> 20);
         line + &format!(", {mib} MiB, RF 1: nothing is replicated")
@@ -198,18 +198,18 @@ impl Slave {
             timeout = timeout.min(sleep_among_ports);
         }
         self.sleep_on = (self.sleep_on + 1) % self.channels.len();
-        let port = &mut self.channels[self.sleep_on].port;
-        if let Err(error) = port.wait(timeout, Some(stop.wake())) {
-            tracing::warn!("{}: cannot wait for packets: {error}", port.name());
+        let station = &mut self.channels[self.sleep_on].station;
+        if let Err(error) = station.wait(timeout, Some(stop.wake())) {
+            tracing::warn!("{}: cannot wait for packets: {error}", station.name());
             thread::sleep(sleep_among_ports);
         }
     }
 
     fn drop_gone_ports(&mut self) {
         self.channels.retain(|channel| {
-            let is_gone = channel.port.is_closed();
+            let is_gone = channel.station.is_closed();
             if is_gone {
-                tracing::error!("{} is gone", channel.port.name());
+                tracing::error!("{} is gone", channel.station.name());
             }
             !is_gone
         });
@@ -217,30 +217,28 @@ impl Slave {
 }
 
 impl Channel {
-    fn new(port: Box<dyn Port>, incarnation: Incarnation, options: &Options) -> Result<Self, StartError> {
-        let mtu = port.mtu();
+    fn new(station: Station, incarnation: Incarnation, options: &Options) -> Result<Self, StartError> {
+        let mtu = station.mtu();
         if mtu < MIN_MTU {
-            return Err(StartError::SmallMtu { port: port.name().to_owned(), mtu });
+            return Err(StartError::SmallMtu { port: station.name().to_owned(), mtu });
         }
         let config =
             ServerConfig { incarnation, mtu, session_timeout: options.lease, max_sessions: options.max_sessions };
-        Ok(Self { port, server: Server::new(config), full_since: HashMap::new(), behind: 0 })
+        Ok(Self { station, server: Server::new(config), full_since: HashMap::new(), behind: 0 })
     }
 
     fn step(&mut self, now: Instant, service: &mut Service) -> bool {
-        let Self { port, server, full_since, behind } = self;
+        let Self { station, server, full_since, behind } = self;
         let mut on_event = |responder: &mut Responder<'_>, event: ServerEvent<'_>| match event {
             ServerEvent::Request { client, message, .. } => service.answer(client, message, responder.response()),
             // Where no name is proven, none can be refused.
             ServerEvent::Opened { client, .. } => drop(service.session_opened(client, None)),
             ServerEvent::Closed { client, .. } => service.session_closed(client),
         };
-        let received = port.receive(RECEIVE_BUDGET, &mut |link, frame| {
-            if let Some((header, packet)) = EthernetHeader::decode(frame) {
-                server.handle(now, Address { link, mac: header.source }, packet, &mut on_event);
-            }
+        let received = station.receive(now, RECEIVE_BUDGET, &mut |from, packet| {
+            server.handle(now, from, packet, &mut on_event);
         });
-        port.link_changes(&mut |link, is_open| {
+        station.link_changes(&mut |link, is_open| {
             if !is_open {
                 server.link_closed(link);
                 full_since.remove(&link);
@@ -263,15 +261,13 @@ impl Channel {
     }
 
     fn transmit(&mut self, now: Instant) {
-        let Self { port, server, full_since, .. } = self;
-        let source = port.mac();
+        let Self { station, server, full_since, .. } = self;
         let mut refusals = 0;
         while let Some((to, packet)) = server.poll_transmit(now) {
-            let header = EthernetHeader { destination: to.mac, source }.encode();
-            match port.transmit(to.link, &[&header, packet.head, packet.body]) {
+            match station.transmit(now, &to, packet.head, packet.body) {
                 Ok(()) if full_since.is_empty() => {}
                 Ok(()) => drop(full_since.remove(&to.link)),
-                Err(TransmitError::Full) => {
+                Err(SendError::Port(TransmitError::Full)) => {
                     let since = *full_since.entry(to.link).or_insert(now);
                     if now.saturating_duration_since(since) < FULL_PATIENCE {
                         server.not_sent();
@@ -281,16 +277,18 @@ impl Channel {
                         }
                     }
                 }
-                Err(TransmitError::Closed) => {
+                Err(SendError::Port(TransmitError::Closed)) => {
                     server.not_sent();
                     server.link_closed(to.link);
                 }
-                Err(TransmitError::TooLong) => {
-                    tracing::error!("{}: a packet of {} bytes is too long", port.name(), packet.body.len());
+                Err(SendError::Port(TransmitError::TooLong)) => {
+                    tracing::error!("{}: a packet of {} bytes is too long", station.name(), packet.body.len());
                 }
+                // A slave answers to where a packet came from, and never asks for an address.
+                Err(SendError::Unresolved) => {}
             }
         }
-        port.flush();
+        station.flush();
     }
 }
 

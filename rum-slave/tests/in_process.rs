@@ -8,6 +8,7 @@ use rum_net::{
     EXTENT_BYTES,
     port::memory::{MemoryHub, MemoryPort},
     rpc::Incarnation,
+    station::Station,
     wire::message::{OpenNameRefusal, READ_REQUEST_MAX_BYTES, ResponseError, Status, encode_read},
 };
 use rum_slave::{Options, Slave, SlaveHandle};
@@ -220,6 +221,6 @@ fn refuses_to_start_without_memory_or_ports() {
     let port = || vec![Box::new(MemoryPort::pair(9000).unwrap().1) as Box<dyn rum_net::port::Port>];
     assert!(Slave::start(port(), Options::new(MIB - 1)).is_err());
     assert!(Slave::start(port(), Options::new(u64::MAX)).is_err());
-    assert!(Slave::start(vec![], Options::new(MIB)).is_err());
+    assert!(Slave::start(Vec::<Station>::new(), Options::new(MIB)).is_err());
     assert!(Slave::start(port(), Options::new(MIB)).is_ok());
 }

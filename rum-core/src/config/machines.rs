@@ -1,11 +1,15 @@
 //! machines.csv: one slave a line, `ip,mac[,link[,name[,memory]]]`.
 //!
-//! Blank lines and `#` comments are skipped, a header line with the columns' names may come first, and a field that
+//! On a UDP link the ip is where the slave is reached, and the mac may be empty: then the client asks for it. Blank
+//! lines and `#` comments are skipped, a header line with the columns' names may come first, and a field that
 //! contains a comma (a `vdev:` link with arguments) stands in double quotes.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 
-use rum_net::port::{MacAddr, spec::PortSpec};
+use rum_net::{
+    port::MacAddr,
+    station::spec::{LinkSpec, LinkSpecError, is_one_host},
+};
 
 use super::{ConfigError, Machine, parse_bytes};
 
@@ -16,7 +20,7 @@ const LINE_FORM: &str = "ip,mac[,link[,name[,memory]]]";
 ///
 /// # Errors
 /// [`ConfigError::Line`] for the first thing that is wrong, with its line and column.
-pub fn parse_machines(path: &str, bytes: &[u8], default_link: Option<&PortSpec>) -> Result<Vec<Machine>, ConfigError> {
+pub fn parse_machines(path: &str, bytes: &[u8], default_link: Option<&LinkSpec>) -> Result<Vec<Machine>, ConfigError> {
     let text = utf8(path, bytes)?;
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let mut machines: Vec<(usize, Machine)> = Vec::new();
@@ -33,7 +37,8 @@ pub fn parse_machines(path: &str, bytes: &[u8], default_link: Option<&PortSpec>)
         }
         let machine = line.machine(&fields, default_link)?;
         if let Some((earlier, _)) = machines.iter().find(|(_, other)| same_slave(other, &machine)) {
-            let what = format!("the slave {} at {} stands on line {earlier} already", machine.mac, machine.link);
+            let who = if machine.link.is_udp() { machine.ip.clone() } else { machine.mac.to_string() };
+            let what = format!("the slave {who} at {} stands on line {earlier} already", machine.link);
             return Err(line.error(fields[0].column, what, "each slave once"));
         }
         machines.push((line.number, machine));
@@ -45,9 +50,11 @@ pub fn parse_machines(path: &str, bytes: &[u8], default_link: Option<&PortSpec>)
     Ok(machines.into_iter().map(|(_, machine)| machine).collect())
 }
 
-/// On Ethernet a slave is a hardware address behind a port; on a vhost-user socket it is the socket.
+/// On Ethernet a slave is a hardware address behind a port, or, with UDP, an IP address: several may be behind one
+/// router. On a vhost-user socket it is the socket.
 fn same_slave(a: &Machine, b: &Machine) -> bool {
-    a.link == b.link && (a.mac == b.mac || matches!(a.link, PortSpec::Vhost(_)))
+    let same_address = if a.link.is_udp() { a.ip == b.ip } else { a.mac == b.mac };
+    a.link.port == b.link.port && (same_address || a.link.is_point_to_point())
 }
 
 fn utf8<'a>(path: &str, bytes: &'a [u8]) -> Result<&'a str, ConfigError> {
@@ -129,7 +136,7 @@ impl Line<'_> {
         Ok(())
     }
 
-    fn machine(&self, fields: &[Field], default_link: Option<&PortSpec>) -> Result<Machine, ConfigError> {
+    fn machine(&self, fields: &[Field], default_link: Option<&LinkSpec>) -> Result<Machine, ConfigError> {
         if let Some(extra) = fields.get(COLUMNS.len()) {
             return Err(self.error(extra.column, format!("a sixth column {:?}", extra.text), LINE_FORM));
         }
@@ -142,10 +149,8 @@ impl Line<'_> {
             let end = ip.column + ip.text.chars().count();
             self.error(end, "the column mac is missing".into(), LINE_FORM)
         })?;
-        let mac = parse_mac(&mac_field.text)
-            .map_err(|what| self.error(mac_field.column, what, "a hardware address such as 02:00:00:00:00:01"))?;
         let link = match (field(2), default_link) {
-            (Some(field), _) => field.text.parse().map_err(|error: rum_net::port::spec::PortSpecError| {
+            (Some(field), _) => field.text.parse().map_err(|error: LinkSpecError| {
                 // The message of the error is one clause already: "unknown link …: expected …".
                 let text = error.to_string();
                 let (what, expected) = text.split_once(": expected ").unwrap_or((&text, "a link"));
@@ -156,12 +161,13 @@ impl Line<'_> {
                 let end = mac_field.column + mac_field.text.chars().count();
                 let expected = "a third column such as vhost:/run/rum/0, or RUM_PORT=af_packet:IFACE in the environment \
                                 to name this machine's own port";
-                return Err(self.error(end, format!("the slave {mac} has no link"), expected));
+                return Err(self.error(end, format!("the slave {} has no link", ip.text), expected));
             }
         };
-        if mac == MacAddr::default() && !matches!(link, PortSpec::Vhost(_)) {
-            let what = format!("{mac} is nobody's hardware address");
-            return Err(self.error(mac_field.column, what, format!("the slave's own, for the link {link}")));
+        let mac = self.mac(mac_field, &link)?;
+        if link.is_udp() && !ip.text.parse::<Ipv4Addr>().is_ok_and(is_one_host) {
+            let what = format!("{:?} is no IPv4 address of a host", ip.text);
+            return Err(self.error(ip.column, what, format!("the slave's own, for the link {link}")));
         }
         let memory_bytes = match field(4) {
             None => None,
@@ -170,6 +176,20 @@ impl Line<'_> {
             })?),
         };
         Ok(Machine { ip: ip.text.clone(), mac, link, name: field(3).map(|field| field.text.clone()), memory_bytes })
+    }
+
+    /// The slave's hardware address; zero where it is to be asked for.
+    fn mac(&self, field: &Field, link: &LinkSpec) -> Result<MacAddr, ConfigError> {
+        if link.is_udp() && field.text.is_empty() {
+            return Ok(MacAddr::default());
+        }
+        let mac = parse_mac(&field.text)
+            .map_err(|what| self.error(field.column, what, "a hardware address such as 02:00:00:00:00:01"))?;
+        if mac == MacAddr::default() && !link.is_udp() && !link.is_point_to_point() {
+            let what = format!("{mac} is nobody's hardware address");
+            return Err(self.error(field.column, what, format!("the slave's own, for the link {link}")));
+        }
+        Ok(mac)
     }
 }
 
@@ -193,6 +213,8 @@ fn parse_mac(text: &str) -> Result<MacAddr, String> {
 
 #[cfg(test)]
 mod tests {
+    use rum_net::port::spec::PortSpec;
+
     use super::*;
 
     fn parse(text: &str) -> Result<Vec<Machine>, ConfigError> {
@@ -209,7 +231,7 @@ mod tests {
         let expected = Machine {
             ip: "10.0.0.1".into(),
             mac: MacAddr([2, 0xaa, 0, 0, 0, 1]),
-            link: PortSpec::Vhost("/run/rum/0".into()),
+            link: PortSpec::Vhost("/run/rum/0".into()).into(),
             name: Some("left".into()),
             memory_bytes: Some(3 << 29),
         };
@@ -222,26 +244,26 @@ mod tests {
                     10.0.0.2,02:00:00:00:00:02,vhost:/b#1,,";
         let machines = parse(text).unwrap();
         assert_eq!(machines.len(), 2);
-        assert_eq!(machines[0].link, PortSpec::Vhost("/a".into()));
-        assert_eq!(machines[1].link, PortSpec::Vhost("/b#1".into()));
+        assert_eq!(machines[0].link, PortSpec::Vhost("/a".into()).into());
+        assert_eq!(machines[1].link, PortSpec::Vhost("/b#1".into()).into());
         assert_eq!((machines[1].name.as_deref(), machines[1].memory_bytes), (None, None));
     }
 
     #[test]
     fn quoted_fields_may_hold_commas() {
         let machines = parse("::1,02:00:00:00:00:01,\"vdev:net_ring0,a=\"\"1\"\"\" , x\n").unwrap();
-        assert_eq!(machines[0].link, PortSpec::Vdev("net_ring0,a=\"1\"".into()));
+        assert_eq!(machines[0].link, PortSpec::Vdev("net_ring0,a=\"1\"".into()).into());
         assert_eq!(machines[0].name.as_deref(), Some("x"));
     }
 
     #[test]
     fn the_link_may_come_from_outside() {
-        let port = PortSpec::AfPacket("eth1".into());
+        let port = LinkSpec::from(PortSpec::AfPacket("eth1".into()));
         let text = b"10.0.0.1,02:00:00:00:00:01\n10.0.0.2,02:00:00:00:00:02,,b\n10.0.0.3,02:00:00:00:00:03,vhost:/c\n";
         let machines = parse_machines("m", text, Some(&port)).unwrap();
         assert_eq!(machines[0].link, port);
         assert_eq!(machines[1].link, port);
-        assert_eq!(machines[2].link, PortSpec::Vhost("/c".into()));
+        assert_eq!(machines[2].link, PortSpec::Vhost("/c".into()).into());
     }
 
     #[test]
@@ -254,16 +276,31 @@ mod tests {
             ("\nnonsense\n", "machines.csv:2:1: \"nonsense\" is no IP address; expected one such as"),
             (",02:00:00:00:00:01,vhost:/a", "machines.csv:1:1: \"\" is no IP address;"),
             ("10.0.0.1\n", "machines.csv:1:9: the column mac is missing; expected ip,mac"),
-            ("10.0.0.1,\n", "machines.csv:1:10: \"\" is no hardware address; expected a hardware address such as"),
-            ("10.0.0.1, 02:00:00:00:00\n", "machines.csv:1:11: \"02:00:00:00:00\" is no hardware address;"),
+            (
+                "10.0.0.1,,af_packet:e",
+                "machines.csv:1:10: \"\" is no hardware address; expected a hardware address such as",
+            ),
+            ("10.0.0.1,\n", "machines.csv:1:10: the slave 10.0.0.1 has no link; expected a third column"),
+            ("10.0.0.1, 02:00:00:00:00,vhost:/a", "machines.csv:1:11: \"02:00:00:00:00\" is no hardware address;"),
             ("10.0.0.1,02:00:00:00:00:01:02,vhost:/a", "machines.csv:1:10: \"02:00:00:00:00:01:02\" is no"),
             ("10.0.0.1,02:00:00:00:00:+1,vhost:/a", "machines.csv:1:10: \"02:00:00:00:00:+1\" is no"),
             ("10.0.0.1,0x:00:00:00:00:01,vhost:/a", "machines.csv:1:10: \"0x:00:00:00:00:01\" is no"),
             ("10.0.0.1,03:00:00:00:00:01,vhost:/a", "machines.csv:1:10: \"03:00:00:00:00:01\" is a group address"),
             ("10.0.0.1,00:00:00:00:00:00,af_packet:e", "machines.csv:1:10: 00:00:00:00:00:00 is nobody's"),
-            ("10.0.0.1,02:00:00:00:00:01", "machines.csv:1:27: the slave 02:00:00:00:00:01 has no link; expected a"),
+            ("10.0.0.1,02:00:00:00:00:01", "machines.csv:1:27: the slave 10.0.0.1 has no link; expected a"),
             ("10.0.0.1,02:00:00:00:00:01,tcp:x", "machines.csv:1:28: unknown link \"tcp:x\"; expected vhost:PATH,"),
             ("10.0.0.1,02:00:00:00:00:01,vhost:", "machines.csv:1:28: unknown link \"vhost:\"; expected vhost:PATH,"),
+            (
+                "::1,,udp:af_packet:e",
+                "machines.csv:1:1: \"::1\" is no IPv4 address of a host; expected the slave's own",
+            ),
+            ("224.0.0.1,,udp:af_packet:e", "machines.csv:1:1: \"224.0.0.1\" is no IPv4 address of a host; expected"),
+            ("10.0.0.1,x,udp:af_packet:e", "machines.csv:1:10: \"x\" is no hardware address; expected a hardware"),
+            (
+                "10.0.0.1,,udp:vhost:/a",
+                "machines.csv:1:11: udp:vhost:/a does not say this host's address; expected udp@",
+            ),
+            ("10.0.0.1,,udp@::1:vhost:/a", "machines.csv:1:11: \"\" is no IPv4 address of a host; expected udp@"),
             ("::1,02:00:00:00:00:01,vhost:/a,n,much", "machines.csv:1:34: \"much\" is no size; expected one such as"),
             ("::1,02:00:00:00:00:01,vhost:/a,n,1,x", "machines.csv:1:36: a sixth column \"x\"; expected ip,mac"),
             ("::1,02:00:00:00:00:01,\"vhost:/a", "machines.csv:1:23: a quoted field without an end; expected"),
@@ -284,6 +321,18 @@ mod tests {
         assert!(parse("::1,02:00:00:00:00:01,vhost:/a\n::1,02:00:00:00:00:02,vhost:/a\n").is_err());
         assert!(parse("::1,02:00:00:00:00:01,vhost:/a\n::1,02:00:00:00:00:01,vhost:/b\n").is_ok());
         assert!(parse("::1,02:00:00:00:00:01,af_packet:e\n::1,02:00:00:00:00:02,af_packet:e\n").is_ok());
+    }
+
+    #[test]
+    fn a_udp_slave_is_its_ip_address_and_may_have_no_mac() {
+        let machines = parse("10.0.0.1,,udp:af_packet:e\n10.0.0.2,00:00:00:00:00:00,udp:af_packet:e\n").unwrap();
+        assert!(machines.iter().all(|machine| machine.mac == MacAddr::default() && machine.link.is_udp()));
+        assert_eq!(machines[0].link.to_string(), "udp:af_packet:e");
+        let router = "10.0.0.1,02:00:00:00:00:01,udp:af_packet:e\n10.0.0.2,02:00:00:00:00:01,udp:af_packet:e\n";
+        assert!(parse(router).is_ok(), "two behind one router");
+        let twice = "10.0.0.1,,udp:af_packet:e\n10.0.0.1,02:00:00:00:00:01,udp:af_packet:e\n";
+        let start = "machines.csv:2:1: the slave 10.0.0.1 at udp:af_packet:e stands on line 1 already";
+        assert!(message(twice).starts_with(start), "{}", message(twice));
     }
 
     #[test]

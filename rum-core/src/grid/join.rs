@@ -9,7 +9,8 @@ use std::{
 use rum_net::{
     EXTENT_BYTES, PAGE_BYTES,
     fabric::Fabric,
-    port::{Port, open::OpenError},
+    port::Port,
+    station::LinkError,
     wire::message::{REQUEST_HEAD_BYTES, Stat, encode_stat},
 };
 
@@ -63,8 +64,9 @@ pub fn join(config: Config) -> Result<Grid, JoinError> {
 
 /// Opens the way to a slave, which may be starting at the same time.
 fn attach(fabric: &mut Fabric, machine: &Machine, deadline: Instant) -> Result<(), JoinError> {
+    let ip = machine.ip.parse().ok();
     loop {
-        let error = match fabric.add_peer(&machine.link, machine.mac, MAX_REQUEST_BYTES) {
+        let error = match fabric.add_peer(&machine.link, machine.mac, ip, MAX_REQUEST_BYTES) {
             Ok(_) => return Ok(()),
             Err(error) => error,
         };
@@ -75,7 +77,7 @@ fn attach(fabric: &mut Fabric, machine: &Machine, deadline: Instant) -> Result<(
     }
 }
 
-fn unreachable(machine: &Machine, error: OpenError) -> JoinError {
+fn unreachable(machine: &Machine, error: LinkError) -> JoinError {
     if error.may_pass() {
         return JoinError::Unreachable { link: machine.link.to_string(), waited: REACH_PATIENCE };
     }
@@ -89,7 +91,10 @@ fn reach_all(transport: &mut Transport, machines: &[Machine]) -> Result<(), Join
         transport.poll(&mut |_, _| {});
         if Instant::now() >= deadline {
             let link = machines[slave as usize].link.to_string();
-            return Err(JoinError::Unreachable { link, waited: REACH_PATIENCE });
+            return Err(match transport.sought_address(slave) {
+                Some(ip) => JoinError::NoNeighbour { link, ip, waited: REACH_PATIENCE },
+                None => JoinError::Unreachable { link, waited: REACH_PATIENCE },
+            });
         }
         transport.idle();
     }
@@ -102,6 +107,7 @@ fn finish(config: Config, fabric: Fabric) -> Result<Grid, JoinError> {
         return Err(JoinError::NotSealed(client.name.clone()));
     }
     let client = fabric.incarnation();
+    let transports = fabric.transports();
     let mut transport = Transport::new(fabric);
     reach_all(&mut transport, &config.machines)?;
     let capacity = transport.capacity_extents(&config.machines)? * EXTENT_BYTES;
@@ -128,6 +134,7 @@ fn finish(config: Config, fabric: Fabric) -> Result<Grid, JoinError> {
         territory,
         named: Mutex::new(NamedObjects::default()),
         machines: config.machines,
+        transports,
         base,
         bytes: region_bytes,
         budget_bytes: (budget_pages * PAGE_BYTES) as u64,

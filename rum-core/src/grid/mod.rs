@@ -52,6 +52,7 @@ pub struct Grid {
     heaps: Heaps,
     named: Mutex<NamedObjects>,
     machines: Vec<Machine>,
+    transports: Vec<String>,
     base: usize,
     bytes: usize,
     budget_bytes: u64,
@@ -92,7 +93,9 @@ impl Grid {
     }
 
     fn slave_at(&self, location: &Location) -> Result<SlaveIndex, AllocError> {
-        let found = self.machines.iter().position(|m| m.ip == location.ip && m.mac == location.mac);
+        // On a UDP link the address alone is the slave's name.
+        let is_it = |m: &Machine| m.ip == location.ip && (m.mac == location.mac || m.link.is_udp());
+        let found = self.machines.iter().position(is_it);
         found.map(|index| index as SlaveIndex).ok_or(AllocError::UnknownLocation)
     }
 
@@ -239,6 +242,11 @@ impl Grid {
     /// The slaves' links, as machines.csv gives them.
     pub fn links(&self) -> Vec<String> {
         self.machines.iter().map(|machine| machine.link.to_string()).collect()
+    }
+
+    /// The transports in use, in words: `vhost`, or with the own address `udp:af_packet:eth1, ip 10.0.0.1`.
+    pub fn transports(&self) -> &[String] {
+        &self.transports
     }
 
     /// What each slave says of itself, in the order of machines.csv; `None` for one that gives no answer.

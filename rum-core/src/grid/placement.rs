@@ -1,6 +1,6 @@
 //! Which slave holds which shard, and which extent falls to which shard.
 
-use rum_net::rpc::Incarnation;
+use rum_net::{port::MacAddr, rpc::Incarnation};
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use crate::{config::Machine, pager::remote::SlaveIndex};
@@ -17,8 +17,12 @@ pub struct Placement {
 impl Placement {
     /// A placement over the slaves of machines.csv.
     pub fn new(machines: &[Machine]) -> Self {
-        let slaves = machines.iter().map(|m| xxh3_64_with_seed(m.ip.as_bytes(), xxh3_64_with_seed(&m.mac.0, 0)));
-        Self { slaves: slaves.collect() }
+        let id = |machine: &Machine| {
+            // On a UDP link the address alone is the slave's name: the hardware address may be unknown, or a router's.
+            let mac = if machine.link.is_udp() { MacAddr::default() } else { machine.mac };
+            xxh3_64_with_seed(machine.ip.as_bytes(), xxh3_64_with_seed(&mac.0, 0))
+        };
+        Self { slaves: machines.iter().map(id).collect() }
     }
 
     /// The shard of a client's extent.
@@ -45,8 +49,6 @@ impl Placement {
 #[cfg(test)]
 mod tests {
     use std::collections::HashMap;
-
-    use rum_net::port::MacAddr;
 
     use super::*;
 

@@ -1,6 +1,9 @@
 //! The pager's operations as requests to slaves.
 
-use std::time::{Duration, Instant};
+use std::{
+    net::Ipv4Addr,
+    time::{Duration, Instant},
+};
 
 use rand::{TryRng, rngs::SysRng};
 use rum_net::{
@@ -89,6 +92,11 @@ impl Transport {
     /// How often sessions are kept alive: `tick` has to be called at least as often.
     pub fn keep_alive(&self) -> Duration {
         self.keep_alive
+    }
+
+    /// The IP address of a slave that is asked for and that nobody has said to be his.
+    pub fn sought_address(&self, slave: SlaveIndex) -> Option<Ipv4Addr> {
+        self.fabric.sought_address(PeerIndex(slave as usize))
     }
 
     /// Sends a message and waits for the answer while nothing else is in flight.

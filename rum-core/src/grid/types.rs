@@ -1,6 +1,6 @@
 //! What the grid handle takes and returns.
 
-use std::{ptr::NonNull, time::Duration};
+use std::{net::Ipv4Addr, ptr::NonNull, time::Duration};
 
 /// The name of an object that outlives its client: 32 bytes, as a rule the hexadecimal digits of a hash.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -23,6 +23,19 @@ pub enum JoinError {
     Unreachable {
         /// The link as in machines.csv.
         link: String,
+        /// How long was waited.
+        waited: Duration,
+    },
+    /// Nobody says that a slave's IP address is his.
+    #[error(
+        "nobody at {link} answers ARP requests for {ip} after {waited:?}: start the slave there with `rum-slave --port \
+         udp:…`, or correct its ip column in machines.csv; behind a router name the router's hardware address in the mac column"
+    )]
+    NoNeighbour {
+        /// The link as in machines.csv.
+        link: String,
+        /// The slave's address.
+        ip: Ipv4Addr,
         /// How long was waited.
         waited: Duration,
     },

@@ -14,23 +14,24 @@ use rum_net::port::{
     MacAddr, Port,
     inject::{Faults, Inject},
     memory::MemoryHub,
+    middleware::Middlewares,
 };
-use rum_slave::{Options, Slave, SlaveHandle, port::open, stop::stop};
+use rum_slave::{Options, Slave, SlaveHandle, port::open_link, stop::stop};
 
 use super::{
     MIB,
-    namespaces::Namespaces,
+    namespaces::{Namespaces, ip},
     player::{Player, argument, number, say},
 };
 
 /// The part of a slave: serves until it is killed or the test has gone.
 pub fn play_slave() {
     let link = argument("link").parse().expect("a link");
-    let port = open(&link, false).unwrap_or_else(|error| panic!("{error}"));
+    let station = open_link(&link, false, &Middlewares::default()).unwrap_or_else(|error| panic!("{error}"));
     let lease = Duration::from_millis(number("lease_ms"));
     let options = Options { lease, ..Options::new(number("memory")) };
-    say(&format!("ready {}", port.mac()));
-    let mut slave = Slave::new(vec![port], options).expect("a slave");
+    say(&format!("ready {}", station.mac()));
+    let mut slave = Slave::new(vec![station], options).expect("a slave");
     let (_stopper, stop) = stop().expect("descriptors");
     std::thread::spawn(|| {
         let _ = std::io::copy(&mut std::io::stdin(), &mut std::io::sink());
@@ -139,8 +140,21 @@ pub struct EthernetGrid {
 
 impl EthernetGrid {
     pub fn start(mtu: usize, memory: usize) -> Self {
+        Self::with(mtu, memory, "af_packet:rum0")
+    }
+
+    /// With UDP framing: the client asks for the slave's hardware address.
+    pub fn with_udp(mtu: usize, memory: usize) -> Self {
+        let mut grid = Self::with(mtu, memory, "udp:af_packet:rum0");
+        grid.slave.machine.mac = MacAddr::default();
+        grid
+    }
+
+    fn with(mtu: usize, memory: usize, link: &str) -> Self {
         let namespaces = Namespaces::new(mtu);
-        let link = "af_packet:rum0";
+        for (namespace, address) in [(&namespaces.right, "10.0.0.1/24"), (&namespaces.left, "10.0.0.9/24")] {
+            ip(&["-n", namespace, "address", "add", address, "dev", "rum0"]);
+        }
         let mut slave = SlaveProcess::new(0, link, memory, LONG_LEASE);
         let arguments = SlaveProcess::arguments(link, memory, LONG_LEASE);
         let mut player = Player::start_in(&namespaces.right, "slave", &arguments);

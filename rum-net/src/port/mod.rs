@@ -12,7 +12,7 @@ pub mod vhost_user;
 
 pub use open::open_client;
 
-use std::{fmt, io, os::fd::RawFd, time::Duration};
+use std::{fmt, io, net::SocketAddrV4, os::fd::RawFd, time::Duration};
 
 /// An Ethernet hardware address.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
@@ -41,8 +41,10 @@ pub struct LinkId(pub u64);
 pub struct Address {
     /// The connection of the port.
     pub link: LinkId,
-    /// The peer's hardware address.
+    /// The peer's hardware address; zero if it is not known.
     pub mac: MacAddr,
+    /// The peer's IP address and UDP port, on a link with that framing.
+    pub udp: Option<SocketAddrV4>,
 }
 
 /// Why a packet was not taken for sending. Nothing is lost to the caller: the RPC layer sends it again.

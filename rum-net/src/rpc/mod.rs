@@ -26,8 +26,11 @@ pub use stats::{ClientStats, Drops, ServerStats};
 pub const MAX_MESSAGE_BYTES: usize = 36 * crate::PAGE_BYTES;
 /// The most requests of a session in flight at once.
 pub const MAX_SLOTS: usize = 32;
-/// The smallest MTU that the protocol works over.
-pub const MIN_MTU: usize = 1500;
+/// The smallest MTU that the protocol works over: what IPv4 and UDP leave of a link of 1,280 bytes, below which no IP
+/// network in use is (RFC 8200, section 5).
+pub const MIN_MTU: usize = 1252;
+/// A message is cut into 128 fragments at most.
+const _: () = assert!((MIN_MTU - crate::wire::header::HEADER_BYTES) * u128::BITS as usize >= MAX_MESSAGE_BYTES);
 /// The largest packet: longer MTUs are not made use of.
 pub const MAX_PACKET_BYTES: usize = 60_000;
 /// Packets of multi-packet messages that are sent before the other side has said that it got them.

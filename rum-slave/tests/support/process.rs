@@ -43,10 +43,10 @@ impl SlaveProcess {
     }
 
     /// Starts a slave on a network interface of another network namespace.
-    pub fn start_in(namespace: &str, interface: &str, arguments: &[&str]) -> Self {
+    pub fn start_in(namespace: &str, link: &str, arguments: &[&str]) -> Self {
         let mut command = Command::new("ip");
         command.args(["netns", "exec", namespace, env!("CARGO_BIN_EXE_rum-slave")]);
-        command.args(["--port", &format!("af_packet:{interface}"), "--insecure"]).args(arguments);
+        command.args(["--port", link, "--insecure"]).args(arguments);
         Self::spawn(command, Path::new(""))
     }
 
