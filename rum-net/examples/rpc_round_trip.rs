@@ -40,8 +40,8 @@ impl Rig {
         let client = ClientConfig { incarnation, channel: 0, mtu: MTU, slots, max_request_bytes: 4608 };
         let server = ServerConfig { incarnation, mtu: MTU, session_timeout: Duration::from_secs(10), max_sessions: 10 };
         Self {
-            client: Client::new(client, now),
-            server: Server::new(server),
+            client: Client::new(client, None, now),
+            server: Server::new(server, None, [7; 32], now),
             client_port,
             server_port,
             response: vec![7; response_bytes],

@@ -12,6 +12,7 @@ use crate::{
         Incarnation,
         client::{Busy, Client, ClientConfig, ClientEvent, RequestId},
     },
+    seal::ClientKey,
     station::{LinkError, SendError, Station, spec::LinkSpec},
 };
 
@@ -45,15 +46,16 @@ pub struct Fabric {
     attachments: Vec<Attachment>,
     peers: Vec<Peer>,
     incarnation: Incarnation,
+    key: Option<ClientKey>,
 }
 
 /// Requests of one session in flight.
 pub const SLOTS: usize = 32;
 
 impl Fabric {
-    /// No ports and no peers yet. `incarnation` is drawn once a process.
-    pub fn new(incarnation: Incarnation) -> Self {
-        Self { attachments: vec![], peers: vec![], incarnation }
+    /// No ports and no peers yet. `incarnation` is drawn once a process. With a key all sessions are sealed.
+    pub fn new(incarnation: Incarnation, key: Option<ClientKey>) -> Self {
+        Self { attachments: vec![], peers: vec![], incarnation, key }
     }
 
     /// Adds the slave with the address `mac` behind `link`, and starts to open a session with it. In UDP framing it has
@@ -97,7 +99,7 @@ impl Fabric {
             slots: SLOTS,
             max_request_bytes,
         };
-        let client = Client::new(config, Instant::now());
+        let client = Client::new(config, self.key.clone(), Instant::now());
         self.peers.push(Peer { attachment, address, client, refused: None });
         PeerIndex(self.peers.len() - 1)
     }
@@ -196,6 +198,9 @@ impl Fabric {
 
     /// Opens ports anew whose other end has gone, if it is back. To be called now and then, outside fault handlers.
     pub fn reopen_closed_ports(&mut self) {
+        for peer in &mut self.peers {
+            peer.client.prepare();
+        }
         for attachment in &mut self.attachments {
             // A port that is hardly polled would not notice for long that its other end has gone; a wait looks.
             let _ = attachment.station.wait(Duration::ZERO, None);

@@ -199,7 +199,7 @@ impl Simulation {
                     max_request_bytes: MAX_MESSAGE_BYTES,
                 };
                 Asker {
-                    client: Client::new(config, now),
+                    client: Client::new(config, None, now),
                     link: LinkId(number),
                     server: Incarnation(0),
                     next: 0,
@@ -218,7 +218,7 @@ impl Simulation {
             start: now,
             now,
             askers,
-            server: new_server(incarnation, server_mtu),
+            server: new_server(incarnation, server_mtu, now),
             incarnation,
             server_mtu,
             next_link: clients,
@@ -466,7 +466,7 @@ impl Simulation {
         if self.next_crash.is_some_and(|at| self.now >= at) {
             self.next_crash = Some(self.now + Duration::from_millis(self.weather.crash_every_ms));
             self.incarnation = Incarnation(self.incarnation.0 + 1);
-            self.server = new_server(self.incarnation, self.server_mtu);
+            self.server = new_server(self.incarnation, self.server_mtu, self.now);
             self.executed.clear();
             self.open_sessions.clear();
         }
@@ -482,8 +482,9 @@ impl Simulation {
     }
 }
 
-fn new_server(incarnation: Incarnation, mtu: usize) -> Server {
-    Server::new(ServerConfig { incarnation, mtu, session_timeout: Duration::from_millis(500), max_sessions: 100 })
+fn new_server(incarnation: Incarnation, mtu: usize, now: Instant) -> Server {
+    let config = ServerConfig { incarnation, mtu, session_timeout: Duration::from_millis(500), max_sessions: 100 };
+    Server::new(config, None, [incarnation.0 as u8; 32], now)
 }
 
 #[test]

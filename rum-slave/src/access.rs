@@ -1,9 +1,6 @@
 //! Who a slave lets in: on a network only who has a key, unless it is told otherwise.
 
-use std::{
-    path::{Path, PathBuf},
-    sync::Arc,
-};
+use std::{path::Path, sync::Arc};
 
 use rum_net::{
     seal::{KeyFile, KeyFileError},
@@ -22,18 +19,10 @@ pub enum AccessError {
     /// The key file.
     #[error(transparent)]
     Keys(#[from] KeyFileError),
-    /// The slave's ports would need sealed sessions, which it does not have yet.
-    #[error("--keys {}: {NOT_SEALED}; say --insecure in its place to serve everybody", .0.display())]
-    NotSealed(PathBuf),
 }
-
-const NOT_SEALED: &str = "sessions are not sealed yet, so that the keys would keep nobody out";
 
 /// The keys that a slave on these ports asks for. A vhost-user socket has its permissions to guard it; what comes by a
 /// network, or by a switch, needs keys, or `is_insecure`.
-///
-/// Until the endpoints seal sessions, keys that nobody would ask for are refused. With that done, `NotSealed` goes, and the keys go
-/// through `Options::keys` to the sessions.
 pub fn keys(ports: &[LinkSpec], file: Option<&Path>, is_insecure: bool) -> Result<Option<Arc<KeyFile>>, AccessError> {
     let Some(path) = file else {
         let reachable = ports.iter().find(|port| !port.is_point_to_point());
@@ -42,8 +31,7 @@ pub fn keys(ports: &[LinkSpec], file: Option<&Path>, is_insecure: bool) -> Resul
             None => Ok(None),
         };
     };
-    KeyFile::read(path)?;
-    Err(AccessError::NotSealed(path.to_owned()))
+    Ok(Some(Arc::new(KeyFile::read(path)?)))
 }
 
 #[cfg(test)]

@@ -224,15 +224,19 @@ impl Channel {
         }
         let config =
             ServerConfig { incarnation, mtu, session_timeout: options.lease, max_sessions: options.max_sessions };
-        Ok(Self { station, server: Server::new(config), full_since: HashMap::new(), behind: 0 })
+        let server = Server::new(config, options.keys.clone(), rand::random(), Instant::now());
+        Ok(Self { station, server, full_since: HashMap::new(), behind: 0 })
     }
 
     fn step(&mut self, now: Instant, service: &mut Service) -> bool {
         let Self { station, server, full_since, behind } = self;
         let mut on_event = |responder: &mut Responder<'_>, event: ServerEvent<'_>| match event {
             ServerEvent::Request { client, message, .. } => service.answer(client, message, responder.response()),
-            // Where no name is proven, none can be refused.
-            ServerEvent::Opened { client, .. } => drop(service.session_opened(client, None)),
+            ServerEvent::Opened { client, key, .. } => {
+                if !service.session_opened(client, key.map(|key| key.name.as_str())) {
+                    responder.refuse();
+                }
+            }
             ServerEvent::Closed { client, .. } => service.session_closed(client),
         };
         let received = station.receive(now, RECEIVE_BUDGET, &mut |from, packet| {

@@ -237,7 +237,7 @@ fn client() {
     let mac = env::var(MAC).unwrap();
     let mut bytes = mac.split(':').map(|byte| u8::from_str_radix(byte, 16).unwrap());
     let mac = if mac.is_empty() { MacAddr::default() } else { MacAddr([(); 6].map(|()| bytes.next().unwrap())) };
-    let mut fabric = Fabric::new(Incarnation(rand::random()));
+    let mut fabric = Fabric::new(Incarnation(rand::random()), None);
     let ip: Ipv4Addr = SLAVE_IP.parse().unwrap();
     let slave = fabric.add_peer(&link.parse().unwrap(), mac, Some(ip), MAX_MESSAGE_BYTES).unwrap();
     let response = ask(&mut fabric, slave, encode_reserve(4, &mut [0; RESERVE_REQUEST_BYTES]), &[]);

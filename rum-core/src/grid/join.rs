@@ -11,7 +11,10 @@ use rum_net::{
     fabric::Fabric,
     port::Port,
     station::LinkError,
-    wire::message::{REQUEST_HEAD_BYTES, Stat, encode_stat},
+    wire::{
+        hello::Verdict,
+        message::{REQUEST_HEAD_BYTES, Stat, encode_stat},
+    },
 };
 
 use super::{
@@ -45,7 +48,7 @@ impl Grid {
     /// Joins over ports that are open already, one for each machine: for grids in one process.
     pub fn join_over(config: Config, ports: OpenPorts) -> Result<Self, JoinError> {
         assert_eq!(ports.len(), config.machines.len(), "one port a machine");
-        let mut fabric = Fabric::new(draw_incarnation().map_err(JoinError::Random)?);
+        let mut fabric = Fabric::new(draw_incarnation().map_err(JoinError::Random)?, config.key.clone());
         for (machine, port) in config.machines.iter().zip(ports) {
             fabric.add_peer_on(port, machine.mac, MAX_REQUEST_BYTES);
         }
@@ -54,7 +57,7 @@ impl Grid {
 }
 
 pub fn join(config: Config) -> Result<Grid, JoinError> {
-    let mut fabric = Fabric::new(draw_incarnation().map_err(JoinError::Random)?);
+    let mut fabric = Fabric::new(draw_incarnation().map_err(JoinError::Random)?, config.key.clone());
     let deadline = Instant::now() + REACH_PATIENCE;
     for machine in &config.machines {
         attach(&mut fabric, machine, deadline)?;
@@ -89,8 +92,14 @@ fn reach_all(transport: &mut Transport, machines: &[Machine]) -> Result<(), Join
     let deadline = Instant::now() + REACH_PATIENCE;
     while let Some(slave) = transport.unreached() {
         transport.poll(&mut |_, _| {});
+        let link = || machines[slave as usize].link.to_string();
+        match transport.refusal(slave) {
+            // A full slave may have room in a moment.
+            None | Some(Verdict::Granted | Verdict::Full) => {}
+            Some(why) => return Err(JoinError::Refused { link: link(), why: why.to_string() }),
+        }
         if Instant::now() >= deadline {
-            let link = machines[slave as usize].link.to_string();
+            let link = link();
             return Err(match transport.sought_address(slave) {
                 Some(ip) => JoinError::NoNeighbour { link, ip, waited: REACH_PATIENCE },
                 None => JoinError::Unreachable { link, waited: REACH_PATIENCE },
@@ -102,10 +111,6 @@ fn reach_all(transport: &mut Transport, machines: &[Machine]) -> Result<(), Join
 }
 
 fn finish(config: Config, fabric: Fabric) -> Result<Grid, JoinError> {
-    // Whoever sets a key relies on it: until sessions are sealed with it, joining is refused.
-    if let Some(client) = &config.key {
-        return Err(JoinError::NotSealed(client.name.clone()));
-    }
     let client = fabric.incarnation();
     let transports = fabric.transports();
     let mut transport = Transport::new(fabric);

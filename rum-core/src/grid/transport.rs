@@ -13,6 +13,7 @@ use rum_net::{
         Incarnation,
         client::{ClientEvent, RequestId},
     },
+    wire::hello::Verdict,
     wire::message::{
         MAX_BATCH_PAGES, PageKind, PageRef, READ_REQUEST_MAX_BYTES, READ_RESPONSE_HEAD_BYTES, RESPONSE_HEAD_BYTES,
         ReadResponseHead, ResponseError, Status, WRITE_HEAD_MAX_BYTES, decode_empty_response, encode_read,
@@ -82,6 +83,11 @@ impl Transport {
             .map(|_| Slave { pending: Vec::with_capacity(SLOTS), incarnation: None, reset: false, loss: None })
             .collect();
         Self { fabric, slaves, kept_alive: Instant::now(), keep_alive: KEEP_ALIVE, leaving: false }
+    }
+
+    /// Why a slave does not open a session.
+    pub fn refusal(&self, slave: SlaveIndex) -> Option<Verdict> {
+        self.fabric.session(PeerIndex(slave as usize)).refusal()
     }
 
     /// Keeps sessions alive often enough for a lease.

@@ -64,9 +64,14 @@ pub enum JoinError {
     /// The thread that keeps the leases alive could not be started.
     #[error("cannot start a thread: {0}")]
     Thread(#[from] std::io::Error),
-    /// A key was given, and nothing here would use it.
-    #[error("the key of {0:?} (RUM_KEY) cannot be used: sessions are not sealed yet; unset RUM_KEY to go without")]
-    NotSealed(String),
+    /// A slave does not let this client in.
+    #[error("{link}: {why}")]
+    Refused {
+        /// The link as in machines.csv.
+        link: String,
+        /// Why, and what to do.
+        why: String,
+    },
     /// machines.csv or the environment is wrong.
     #[error(transparent)]
     Config(#[from] crate::config::ConfigError),

@@ -47,6 +47,20 @@ pub struct Address {
     pub udp: Option<SocketAddrV4>,
 }
 
+impl Address {
+    /// All of it as bytes.
+    pub fn bytes(&self) -> [u8; 20] {
+        let mut bytes = [0; 20];
+        bytes[..8].copy_from_slice(&self.link.0.to_le_bytes());
+        bytes[8..14].copy_from_slice(&self.mac.0);
+        if let Some(udp) = self.udp {
+            bytes[14..18].copy_from_slice(&udp.ip().octets());
+            bytes[18..].copy_from_slice(&udp.port().to_le_bytes());
+        }
+        bytes
+    }
+}
+
 /// Why a packet was not taken for sending. Nothing is lost to the caller: the RPC layer sends it again.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum TransmitError {

@@ -11,6 +11,14 @@ impl FragmentSet {
     pub fn first(count: u32) -> Self {
         Self(if count >= u128::BITS { u128::MAX } else { (1 << count) - 1 })
     }
+    /// As many fragments as a message can have.
+    pub fn all() -> Self {
+        Self(u128::MAX)
+    }
+    /// One more than the highest number in the set.
+    pub fn end(self) -> u32 {
+        u128::BITS - self.0.leading_zeros()
+    }
     pub fn is_empty(self) -> bool {
         self.0 == 0
     }

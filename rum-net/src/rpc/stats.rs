@@ -1,6 +1,6 @@
 //! Counters of both sides.
 
-use crate::wire::header::HeaderError;
+use crate::{seal::OpenError, wire::header::HeaderError};
 
 /// Packets that were dropped, by reason.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -23,6 +23,16 @@ pub struct Drops {
     pub stale: u64,
     /// A fragment that is there already.
     pub duplicate: u64,
+    /// Not sealed, where only sealed packets are taken, or sealed where there are no keys.
+    pub unsealed: u64,
+    /// Sealed by somebody without the session's key, or damaged.
+    pub forged: u64,
+    /// A sealed packet that was here before, or is too old to tell.
+    pub replayed: u64,
+    /// A hello without the cookie that was made for it.
+    pub cookie: u64,
+    /// A hello of a client that is not known or has another key, or claims what is another's.
+    pub key: u64,
     /// No room: too many sessions, or too many answers waiting to be sent.
     pub refused: u64,
 }
@@ -38,18 +48,37 @@ impl Drops {
         } += 1;
     }
 
+    pub(crate) fn count_unopened(&mut self, error: OpenError) {
+        *match error {
+            OpenError::TooOld | OpenError::Replayed => &mut self.replayed,
+            OpenError::TooFarAhead | OpenError::Forged => &mut self.forged,
+        } += 1;
+    }
+
+    /// Each reason with its number.
+    pub fn by_reason(&self) -> [(&'static str, u64); 15] {
+        [
+            ("truncated", self.truncated),
+            ("magic", self.magic),
+            ("version", self.version),
+            ("checksum", self.checksum),
+            ("kind", self.kind),
+            ("malformed", self.malformed),
+            ("session", self.session),
+            ("stale", self.stale),
+            ("duplicate", self.duplicate),
+            ("unsealed", self.unsealed),
+            ("forged", self.forged),
+            ("replayed", self.replayed),
+            ("cookie", self.cookie),
+            ("key", self.key),
+            ("refused", self.refused),
+        ]
+    }
+
     /// All dropped packets.
     pub fn total(&self) -> u64 {
-        self.truncated
-            + self.magic
-            + self.version
-            + self.checksum
-            + self.kind
-            + self.malformed
-            + self.session
-            + self.stale
-            + self.duplicate
-            + self.refused
+        self.by_reason().iter().map(|(_, number)| number).sum()
     }
 }
 
@@ -62,6 +91,10 @@ pub struct ClientStats {
     pub packets_sent: u64,
     /// Times that an answer was waited for in vain.
     pub timeouts: u64,
+    /// Times that later packets showed that something was lost.
+    pub losses: u64,
+    /// Fragments of requests sent again.
+    pub sent_again: u64,
     /// Sessions that the server did not know any more.
     pub resets: u64,
     /// Packets dropped.

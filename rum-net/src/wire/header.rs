@@ -6,13 +6,13 @@
 //!    0 |checksum| magic|ver|knd| session        |
 //!      +--------+------+---+---+--------+-------+
 //!   16 | request                | message| offset|
-//!      +--------+---------------+----+---+-------+
-//!   32 | idle   | ahead | length| ag | payload …
-//!      +--------+-------+-------+----+-----------
+//!      +--------+-----+-----+---+-+---+-+-------+
+//!   32 | idle   |ahead|windw|lengt|flags| payload …
+//!      +--------+-----+-----+-----+-----+--------
 //! ```
 //! | at | bytes | field | meaning |
 //! |---|---|---|---|
-//! | 0 | 4 | checksum | CRC32C of everything that follows, payload included |
+//! | 0 | 4 | checksum | CRC32C of everything that follows, payload included; 0 in a sealed packet, whose tag covers it all |
 //! | 4 | 2 | magic | 0x4D52, "RM" |
 //! | 6 | 1 | version | 1 |
 //! | 7 | 1 | kind | see [`Kind`] |
@@ -20,12 +20,16 @@
 //! | 16 | 8 | request | id of a request; in hello and hello-ack the client's attempt |
 //! | 24 | 4 | message | bytes of the whole request or response that the payload is a fragment of |
 //! | 28 | 4 | offset | where in the message the payload belongs |
-//! | 32 | 4 | idle | client to server: one bit for each slot without a request in flight; its response may be forgotten |
-//! | 36 | 4 | ahead | client to server: `request + ahead` is at most the last id drawn when the packet was made; `idle` speaks of ids up to it |
+//! | 32 | 4 | idle | client to server: one bit for each slot whose last response has arrived, and may be forgotten |
+//! | 36 | 2 | ahead | client to server: `idle` speaks of ids up to `request + ahead` |
+//! | 38 | 2 | window | client to server: packets of long responses that may be under way in this session |
 //! | 40 | 2 | length | bytes of payload; what follows it is padding of the link |
 //! | 42 | 2 | flags | see [`flag`] |
+//!
+//! In a sealed packet the payload is encrypted, and a [`Trailer`] follows it.
 
 use super::array;
+use crate::seal::{Sealer, TRAILER_BYTES, Trailer};
 
 /// Bytes of the header.
 pub const HEADER_BYTES: usize = 44;
@@ -45,6 +49,7 @@ mod field {
     pub const OFFSET: usize = 28;
     pub const IDLE: usize = 32;
     pub const AHEAD: usize = 36;
+    pub const WINDOW: usize = 38;
     pub const PAYLOAD_BYTES: usize = 40;
     pub const FLAGS: usize = 42;
 }
@@ -55,6 +60,10 @@ pub mod flag {
     pub const ANSWERS_PROBE: u16 = 1;
     /// In a status: the whole request has arrived and is being executed.
     pub const EXECUTING: u16 = 2;
+    /// In a fragment of a request or response of several packets: its receiver is to say at once which it has.
+    pub const WANTS_ACK: u16 = 4;
+    /// The packet is sealed.
+    pub const SEALED: u16 = 8;
 }
 
 /// What a packet is for.
@@ -73,7 +82,8 @@ pub enum Kind {
     Probe = 5,
     /// Server: how far a request is. Payload: set of the request's fragments it has.
     Status = 6,
-    /// Client: set of the response's fragments it has so far, or no payload when only `idle` matters.
+    /// Client: set of the response's fragments it has so far, and perhaps the set of those that are lost; or no payload
+    /// when only `idle` matters.
     Ack = 7,
     /// Server: there is no such session.
     Reset = 8,
@@ -81,6 +91,8 @@ pub enum Kind {
     KeepAlive = 9,
     /// Client: the session is not wanted any more; the server sends one back.
     Bye = 10,
+    /// Server: ask again, and show that you receive at this address. Payload: [`super::hello::HelloRetry`].
+    HelloRetry = 11,
 }
 
 impl Kind {
@@ -96,6 +108,7 @@ impl Kind {
             8 => Self::Reset,
             9 => Self::KeepAlive,
             10 => Self::Bye,
+            11 => Self::HelloRetry,
             _ => return None,
         })
     }
@@ -114,10 +127,12 @@ pub struct Header {
     pub message_bytes: u32,
     /// Where in the message the payload belongs.
     pub offset: u32,
-    /// A bit for each slot of the client that has no request in flight.
+    /// A bit for each slot of the client whose last response has arrived.
     pub idle: u32,
     /// `request + ahead` is the id that `idle` speaks of at most.
-    pub ahead: u32,
+    pub ahead: u16,
+    /// Packets of long responses that the client wants under way at once.
+    pub window: u16,
     /// Bits of [`flag`].
     pub flags: u16,
 }
@@ -142,14 +157,27 @@ pub enum HeaderError {
     Kind(u8),
 }
 
+/// A packet taken apart. An unsealed one is whole; of a sealed one nothing is to be believed before it is opened.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Parsed<'a> {
+    /// What the header says.
+    pub header: Header,
+    /// The header's bytes, which the tag of a sealed packet covers, too.
+    pub head: &'a [u8],
+    /// The payload, encrypted in a sealed packet.
+    pub payload: &'a [u8],
+    /// Of a sealed packet.
+    pub trailer: Option<&'a Trailer>,
+}
+
 impl Header {
     /// A header of `kind` with all else zero.
     pub fn new(kind: Kind, session: u64, request: u64) -> Self {
-        Self { kind, session, request, message_bytes: 0, offset: 0, idle: 0, ahead: 0, flags: 0 }
+        Self { kind, session, request, message_bytes: 0, offset: 0, idle: 0, ahead: 0, window: 0, flags: 0 }
     }
 
-    /// Splits a packet into header and payload after checking magic, version, length, checksum and kind.
-    pub fn decode(packet: &[u8]) -> Result<(Self, &[u8]), HeaderError> {
+    /// Takes a packet apart after checking magic, version, length, kind, and the checksum of one that is not sealed.
+    pub fn decode(packet: &[u8]) -> Result<Parsed<'_>, HeaderError> {
         if packet.len() < HEADER_BYTES {
             return Err(HeaderError::Truncated);
         }
@@ -159,9 +187,20 @@ impl Header {
         if packet[field::VERSION] != VERSION {
             return Err(HeaderError::Version(packet[field::VERSION]));
         }
+        let flags = u16::from_le_bytes(array(packet, field::FLAGS));
         let end = HEADER_BYTES + usize::from(u16::from_le_bytes(array(packet, field::PAYLOAD_BYTES)));
+        let mut trailer = None;
+        if flags & flag::SEALED != 0 {
+            let bytes = packet.get(end..end + TRAILER_BYTES).and_then(|bytes| bytes.try_into().ok());
+            trailer = Some(bytes.ok_or(HeaderError::Truncated)?);
+        }
         let packet = packet.get(..end).ok_or(HeaderError::Truncated)?;
-        if u32::from_le_bytes(array(packet, field::CHECKSUM)) != super::checksum::crc32c(&packet[field::MAGIC..]) {
+        let checksum = u32::from_le_bytes(array(packet, field::CHECKSUM));
+        let is_right = match trailer {
+            Some(_) => checksum == 0,
+            None => checksum == super::checksum::crc32c(&packet[field::MAGIC..]),
+        };
+        if !is_right {
             return Err(HeaderError::Checksum);
         }
         let kind = Kind::from_byte(packet[field::KIND]).ok_or(HeaderError::Kind(packet[field::KIND]))?;
@@ -172,16 +211,35 @@ impl Header {
             message_bytes: u32::from_le_bytes(array(packet, field::MESSAGE_BYTES)),
             offset: u32::from_le_bytes(array(packet, field::OFFSET)),
             idle: u32::from_le_bytes(array(packet, field::IDLE)),
-            ahead: u32::from_le_bytes(array(packet, field::AHEAD)),
-            flags: u16::from_le_bytes(array(packet, field::FLAGS)),
+            ahead: u16::from_le_bytes(array(packet, field::AHEAD)),
+            window: u16::from_le_bytes(array(packet, field::WINDOW)),
+            flags,
         };
-        Ok((header, &packet[HEADER_BYTES..]))
+        let (head, payload) = packet.split_at(HEADER_BYTES);
+        Ok(Parsed { header, head, payload, trailer })
     }
 
     /// Writes the header to the front of `head`, whose rest is the payload's beginning and `body` its end, and the
     /// checksum of all of it.
     pub fn encode(&self, head: &mut [u8], body: &[u8], checksummer: &mut super::checksum::Checksummer) {
-        let payload_bytes = (head.len() - HEADER_BYTES + body.len()) as u16;
+        self.encode_fields(head, head.len() - HEADER_BYTES + body.len());
+        let checksum = checksummer.of_parts(&head[field::MAGIC..], body);
+        head[field::CHECKSUM..field::MAGIC].copy_from_slice(&checksum.to_le_bytes());
+    }
+
+    /// Writes a packet whose payload of `payload_bytes` is in `packet` already, sealed; gives its length. The header goes in
+    /// front of the payload, the trailer behind it.
+    pub fn encode_sealed(mut self, packet: &mut [u8], payload_bytes: usize, sealer: &mut Sealer) -> usize {
+        self.flags |= flag::SEALED;
+        let (head, rest) = packet.split_at_mut(HEADER_BYTES);
+        self.encode_fields(head, payload_bytes);
+        head[field::CHECKSUM..field::MAGIC].fill(0);
+        let (payload, rest) = rest.split_at_mut(payload_bytes);
+        rest[..TRAILER_BYTES].copy_from_slice(&sealer.seal(head, payload));
+        HEADER_BYTES + payload_bytes + TRAILER_BYTES
+    }
+
+    fn encode_fields(&self, head: &mut [u8], payload_bytes: usize) {
         head[field::MAGIC..field::VERSION].copy_from_slice(&MAGIC.to_le_bytes());
         head[field::VERSION] = VERSION;
         head[field::KIND] = self.kind as u8;
@@ -190,11 +248,10 @@ impl Header {
         head[field::MESSAGE_BYTES..field::OFFSET].copy_from_slice(&self.message_bytes.to_le_bytes());
         head[field::OFFSET..field::IDLE].copy_from_slice(&self.offset.to_le_bytes());
         head[field::IDLE..field::AHEAD].copy_from_slice(&self.idle.to_le_bytes());
-        head[field::AHEAD..field::PAYLOAD_BYTES].copy_from_slice(&self.ahead.to_le_bytes());
-        head[field::PAYLOAD_BYTES..field::FLAGS].copy_from_slice(&payload_bytes.to_le_bytes());
+        head[field::AHEAD..field::WINDOW].copy_from_slice(&self.ahead.to_le_bytes());
+        head[field::WINDOW..field::PAYLOAD_BYTES].copy_from_slice(&self.window.to_le_bytes());
+        head[field::PAYLOAD_BYTES..field::FLAGS].copy_from_slice(&(payload_bytes as u16).to_le_bytes());
         head[field::FLAGS..HEADER_BYTES].copy_from_slice(&self.flags.to_le_bytes());
-        let checksum = checksummer.of_parts(&head[field::MAGIC..], body);
-        head[field::CHECKSUM..field::MAGIC].copy_from_slice(&checksum.to_le_bytes());
     }
 }
 
@@ -213,10 +270,10 @@ mod tests {
     }
 
     prop_compose! {
-        fn any_header()(kind in 1u8..=10, words in any::<(u64, u64, u32, u32, u32, u32, u16)>()) -> Header {
-            let (session, request, message_bytes, offset, idle, ahead, flags) = words;
-            let kind = Kind::from_byte(kind).unwrap();
-            Header { kind, session, request, message_bytes, offset, idle, ahead, flags }
+        fn any_header()(kind in 1u8..=11, words in any::<(u64, u64, u32, u32, u32, u16, u16, u16)>()) -> Header {
+            let (session, request, message_bytes, offset, idle, ahead, window, flags) = words;
+            let (kind, flags) = (Kind::from_byte(kind).unwrap(), flags & !flag::SEALED);
+            Header { kind, session, request, message_bytes, offset, idle, ahead, window, flags }
         }
     }
 
@@ -229,7 +286,8 @@ mod tests {
         ) {
             let mut packet = encoded(&header, &payload);
             packet.resize(packet.len() + padding, 0xEE);
-            prop_assert_eq!(Header::decode(&packet), Ok((header, &payload[..])));
+            let parsed = Header::decode(&packet).unwrap();
+            prop_assert_eq!((parsed.header, parsed.payload, parsed.trailer), (header, &payload[..], None));
         }
 
         #[test]
@@ -248,7 +306,7 @@ mod tests {
             let mut flipped = packet.clone();
             let bit = bit.index(packet.len() * 8);
             flipped[bit / 8] ^= 1 << (bit % 8);
-            prop_assert!(Header::decode(&flipped).is_err());
+            prop_assert!(Header::decode(&flipped).is_ok_and(|parsed| parsed.trailer.is_some()) || Header::decode(&flipped).is_err());
             prop_assert_eq!(Header::decode(&packet[..cut.index(packet.len())]), Err(HeaderError::Truncated));
         }
     }

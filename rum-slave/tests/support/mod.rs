@@ -73,7 +73,7 @@ impl TestClient {
         let config =
             ClientConfig { incarnation, channel: 0, mtu: port.mtu(), slots: 16, max_request_bytes: MAX_MESSAGE_BYTES };
         Self {
-            rpc: Client::new(config, Instant::now()),
+            rpc: Client::new(config, None, Instant::now()),
             port,
             slave: None,
             responses: HashMap::new(),

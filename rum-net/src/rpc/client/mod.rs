@@ -1,17 +1,35 @@
 //! The asking side of one session with one slave.
 
-use std::time::Instant;
+mod opening;
+mod recovery;
+mod slot;
 
+use std::time::{Duration, Instant};
+
+use self::{
+    opening::{Attempt, Handshake, Keys},
+    recovery::MIN_RETRY,
+    slot::Slot,
+};
 use super::{
-    ACK_EVERY, ClientStats, Incarnation, MAX_MESSAGE_BYTES, MAX_PACKET_BYTES, MAX_SLOTS, MIN_MTU, Packet, WINDOW,
+    ClientStats, Incarnation, MAX_MESSAGE_BYTES, MAX_PACKET_BYTES, MAX_SLOTS, MIN_MTU, Packet, ack_every,
+    congestion::Congestion,
     fragment::{FragmentSet, Layout},
     rtt::RttEstimator,
 };
-use crate::wire::{
-    checksum::Checksummer,
-    header::{HEADER_BYTES, Header, Kind, flag},
-    hello::{Hello, HelloAck},
+use crate::{
+    seal::ClientKey,
+    wire::{
+        checksum::Checksummer,
+        header::{HEADER_BYTES, Header, Kind, Parsed, flag},
+        hello::{Hello, Verdict},
+    },
 };
+
+/// The longest payload of a packet that is no fragment.
+const MAX_SMALL_PAYLOAD_BYTES: usize = Hello::MAX_BYTES;
+/// A session that somebody says is gone is asked for so long, if its packets are sealed and those words are not.
+const DOUBT: Duration = Duration::from_millis(10);
 
 /// Names a request in flight; used once in a client's life.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -93,38 +111,25 @@ enum State {
     Closed,
 }
 
-/// One request in flight. Which slots are in use is `Client::busy`.
-#[derive(Clone, Copy, Debug)]
-struct Slot {
-    id: u64,
-    /// Of the request.
-    layout: Layout,
-    /// Fragments of the request given out for sending and not known to be lost.
-    sent: FragmentSet,
-    /// Fragments of the request that the server has.
-    acked: FragmentSet,
-    /// Of the response, once a fragment of it is here.
-    response: Option<Layout>,
-    /// Fragments of the response that are here.
-    received: FragmentSet,
-    first_sent: Option<Instant>,
-    deadline: Instant,
-    attempts: u32,
-    /// A part of the request was sent again, so the round-trip time tells nothing.
-    repeated: bool,
-}
-
 /// What `poll_transmit` gave last, to take it back.
 #[derive(Clone, Copy, Debug)]
 enum Sent {
-    Hello,
+    Hello {
+        /// Hellos of this attempt before this one.
+        tries: u32,
+    },
     Bye,
     KeepAlive,
     /// The idle slots only.
     Release,
     Ack(usize),
     Probe(usize),
-    Fragment(usize, u32),
+    Fragment {
+        index: usize,
+        fragment: u32,
+        /// The server is to say at once which it has.
+        wants_ack: bool,
+    },
 }
 
 /// The asking side of a session. After `new` nothing here allocates: it is called from fault handlers.
@@ -132,36 +137,52 @@ enum Sent {
 pub struct Client {
     config: ClientConfig,
     state: State,
-    /// Counts the sessions asked for: a hello-ack of an earlier one is not taken.
-    attempt: u64,
+    attempt: Attempt,
     session: u64,
     server: Incarnation,
-    refused: bool,
+    /// Of a client with a key.
+    handshake: Option<Handshake>,
+    /// Of a sealed session.
+    keys: Option<Keys>,
+    /// Since when somebody says that the server does not know the sealed session.
+    doubted: Option<Instant>,
     last_heard: Option<Instant>,
 
     /// As granted by the server.
     slots: usize,
     /// As granted by the server.
+    mtu: usize,
     fragment_bytes: u32,
     last_id: u64,
+    last_request: u64,
     slot: Box<[Slot]>,
     buffers: Box<[u8]>,
 
     // One bit for each slot.
     busy: u32,
+    /// Requests of which nothing was sent yet. They have no id.
+    unsent: u32,
     /// Requests of one packet that have to be sent.
     single: u32,
-    /// Requests of several packets with fragments to send; held back while the window is full.
+    /// Requests of several packets with fragments to send.
     bulk: u32,
+    /// Requests that are sent and have no answer yet.
+    waiting: u32,
     probe: u32,
     ack: u32,
     /// Responses of several packets with fragments that the server does not know to be here.
     progress: u32,
 
-    /// Fragments of requests in `bulk` sent and not known to have arrived.
+    /// Fragments of requests of several packets sent and not known to have arrived.
     in_flight: u32,
+    /// Of those, how many were sent since the server was last asked to tell which it has.
+    unmarked: u32,
     /// Fragments of responses received since the server was last told.
     unacked: u32,
+    /// Packets of the last response that came.
+    response_packets: u32,
+    /// Packets of requests given out so far.
+    sequence: u64,
     /// A response of several packets was completed since the server was last told.
     release: bool,
     release_due: bool,
@@ -170,18 +191,23 @@ pub struct Client {
     /// No deadline is earlier.
     earliest: Option<Instant>,
     rtt: RttEstimator,
+    congestion: Congestion,
     checksummer: Checksummer,
-    head: [u8; HEADER_BYTES + 32],
+    /// A packet to be sealed.
+    sealed: Box<[u8]>,
+    /// A payload that was opened.
+    opened: Box<[u8]>,
+    head: [u8; HEADER_BYTES + MAX_SMALL_PAYLOAD_BYTES],
     last_sent: Option<(Sent, Instant)>,
     stats: ClientStats,
 }
 
 impl Client {
-    /// A session that is about to open.
+    /// A session that is about to open; a sealed one if there is a key.
     ///
     /// # Panics
     /// If the settings are outside the limits that [`ClientConfig`] gives.
-    pub fn new(config: ClientConfig, now: Instant) -> Self {
+    pub fn new(config: ClientConfig, key: Option<ClientKey>, now: Instant) -> Self {
         assert!(config.mtu >= MIN_MTU, "MTU {} is below {MIN_MTU}", config.mtu);
         assert!(
             config.slots.is_power_of_two() && config.slots <= MAX_SLOTS,
@@ -189,46 +215,48 @@ impl Client {
             config.slots
         );
         assert!(config.max_request_bytes <= MAX_MESSAGE_BYTES, "requests longer than {MAX_MESSAGE_BYTES} bytes");
-        let empty = Slot {
-            id: 0,
-            layout: Layout::new(0, 1).expect("an empty message is short"),
-            sent: FragmentSet::default(),
-            acked: FragmentSet::default(),
-            response: None,
-            received: FragmentSet::default(),
-            first_sent: None,
-            deadline: now,
-            attempts: 0,
-            repeated: false,
-        };
+        let empty = Slot::new(RequestId(0), Layout::new(0, 1).expect("an empty message is short"), now);
+        let seal_bytes = if key.is_some() { config.mtu.min(MAX_PACKET_BYTES) } else { 0 };
         Self {
             config,
             state: State::Opening(Retry::at_once(now)),
-            attempt: 1,
+            attempt: Attempt::first(),
             session: 0,
             server: Incarnation::default(),
-            refused: false,
+            handshake: key.map(Handshake::new),
+            keys: None,
+            doubted: None,
             last_heard: None,
             slots: config.slots,
+            mtu: 0,
             fragment_bytes: 0,
             last_id: 0,
+            last_request: 0,
             slot: vec![empty; config.slots].into_boxed_slice(),
             buffers: vec![0; config.slots * config.max_request_bytes].into_boxed_slice(),
             busy: 0,
+            unsent: 0,
             single: 0,
             bulk: 0,
+            waiting: 0,
             probe: 0,
             ack: 0,
             progress: 0,
             in_flight: 0,
+            unmarked: 0,
             unacked: 0,
+            response_packets: 1,
+            sequence: 0,
             release: false,
             release_due: false,
             keep_alive_due: false,
             earliest: Some(now),
             rtt: RttEstimator::default(),
+            congestion: Congestion::new(),
             checksummer: Checksummer::new(),
-            head: [0; HEADER_BYTES + 32],
+            sealed: vec![0; seal_bytes].into_boxed_slice(),
+            opened: vec![0; seal_bytes].into_boxed_slice(),
+            head: [0; HEADER_BYTES + MAX_SMALL_PAYLOAD_BYTES],
             last_sent: None,
             stats: ClientStats::default(),
         }
@@ -239,9 +267,19 @@ impl Client {
         matches!(self.state, State::Open)
     }
 
-    /// Whether the server said last that it has no room for another session. The client goes on asking.
-    pub fn is_refused(&self) -> bool {
-        self.refused
+    /// What the server said last, if it refused a session. The client goes on asking.
+    pub fn refusal(&self) -> Option<Verdict> {
+        self.attempt.refusal
+    }
+
+    /// The MTU of the session in bytes: what came through both ways. 0 before the first one opened.
+    pub fn mtu(&self) -> usize {
+        self.mtu
+    }
+
+    /// Whether packets of the session are sealed.
+    pub fn is_sealed(&self) -> bool {
+        self.keys.is_some()
     }
 
     /// Whether `close` is done: the server has said good-bye, or there was nothing to close.
@@ -264,10 +302,15 @@ impl Client {
         self.rtt.smoothed()
     }
 
+    /// Packets that may be under way in each direction.
+    pub fn window(&self) -> u32 {
+        self.congestion.window()
+    }
+
     /// After `Reset` (or at any time): drop all requests and open a new session.
     pub fn reopen(&mut self, now: Instant) {
         self.drop_requests();
-        self.attempt += 1;
+        self.begin_attempt();
         self.session = 0;
         self.state = State::Opening(Retry::at_once(now));
         self.earliest = Some(now);
@@ -309,33 +352,20 @@ impl Client {
         assert!(message_bytes <= self.config.max_request_bytes, "a request of {message_bytes} bytes is too long");
         let index = self.busy.trailing_ones() as usize;
         let bit = 1 << index;
-        let mut id = (self.last_id & !(self.slots as u64 - 1)) + index as u64;
-        if id <= self.last_id {
-            id += self.slots as u64;
-        }
-        self.last_id = id;
+        self.last_request = next_of_slot(self.last_request, index, self.slots);
+        let request = RequestId(self.last_request);
 
         let buffer = &mut self.buffers[index * self.config.max_request_bytes..][..message_bytes];
         buffer[..head.len()].copy_from_slice(head);
         buffer[head.len()..].copy_from_slice(body);
         let layout = Layout::new(message_bytes as u32, self.fragment_bytes).expect("the length was checked");
-        let deadline = now + self.rtt.timeout(0);
-        self.slot[index] = Slot {
-            id,
-            layout,
-            sent: FragmentSet::default(),
-            acked: FragmentSet::default(),
-            response: None,
-            received: FragmentSet::default(),
-            first_sent: None,
-            deadline,
-            attempts: 0,
-            repeated: false,
-        };
+        let deadline = now + self.timeout(now, 0);
+        self.slot[index] = Slot { deadline, ..Slot::new(request, layout, now) };
         self.busy |= bit;
+        self.unsent |= bit;
         *(if layout.is_single() { &mut self.single } else { &mut self.bulk }) |= bit;
         self.wake_at(deadline);
-        Ok(RequestId(id))
+        Ok(request)
     }
 
     /// Requests that may be started now.
@@ -350,69 +380,86 @@ impl Client {
 
     /// Takes a packet (the bytes after the Ethernet header) from the slave. A bad one is counted and dropped.
     pub fn handle(&mut self, now: Instant, packet: &[u8], sink: &mut dyn FnMut(ClientEvent<'_>)) {
-        let (header, payload) = match Header::decode(packet) {
-            Ok(parts) => parts,
+        let parsed = match Header::decode(packet) {
+            Ok(parsed) => parsed,
             Err(error) => return self.stats.drops.count(error),
         };
         self.stats.packets_received += 1;
-        if header.kind == Kind::HelloAck {
-            return self.on_hello_ack(now, &header, payload, sink);
+        let header = &parsed.header;
+        match header.kind {
+            Kind::HelloAck => return self.on_hello_ack(now, header, parsed.payload, sink),
+            Kind::HelloRetry => return self.on_hello_retry(now, header, parsed.payload),
+            _ => {}
         }
         if self.session == 0 || header.session != self.session {
             self.stats.drops.session += 1;
             return;
         }
-        match (header.kind, self.state) {
-            (Kind::Bye | Kind::Reset, State::Closing(_)) => {
-                self.state = State::Closed;
-                self.earliest = None;
-            }
-            (Kind::Response, State::Open) => self.on_response(now, &header, payload, sink),
-            (Kind::Status, State::Open) => self.on_status(now, &header, payload),
-            (Kind::KeepAlive, State::Open) => {}
+        match (&mut self.keys, parsed.trailer) {
+            (None, None) => self.take(now, header, parsed.payload, sink),
+            (Some(_), Some(_)) => self.open(now, &parsed, sink),
+            (Some(_), None) => self.on_unsealed(now, header.kind, sink),
+            (None, Some(_)) => self.stats.drops.unsealed += 1,
+        }
+    }
+
+    /// Takes a sealed packet.
+    fn open(&mut self, now: Instant, parsed: &Parsed<'_>, sink: &mut dyn FnMut(ClientEvent<'_>)) {
+        let (Some(keys), Some(trailer)) = (&mut self.keys, parsed.trailer) else { return };
+        let Some(payload) = self.opened.get_mut(..parsed.payload.len()) else {
+            self.stats.drops.malformed += 1;
+            return;
+        };
+        payload.copy_from_slice(parsed.payload);
+        if let Err(error) = keys.opener.open(parsed.head, payload, trailer) {
+            return self.stats.drops.count_unopened(error);
+        }
+        self.doubted = None;
+        let opened = std::mem::take(&mut self.opened);
+        self.take(now, &parsed.header, &opened[..parsed.payload.len()], sink);
+        self.opened = opened;
+    }
+
+    /// Anybody can say that a session is gone. It is believed if the server does not deny it by a sealed packet.
+    fn on_unsealed(&mut self, now: Instant, kind: Kind, sink: &mut dyn FnMut(ClientEvent<'_>)) {
+        match (kind, self.state) {
+            (Kind::Reset | Kind::Bye, State::Closing(_)) => self.end(),
             (Kind::Reset, State::Open) => {
-                self.drop_requests();
-                self.state = State::Void;
-                self.stats.resets += 1;
-                self.last_heard = Some(now);
-                return sink(ClientEvent::Reset);
+                let since = *self.doubted.get_or_insert(now);
+                if now.saturating_duration_since(since) >= DOUBT {
+                    return self.reset(now, sink);
+                }
+                self.keep_alive_due = true;
+                self.wake_at(since + DOUBT);
             }
+            _ => self.stats.drops.unsealed += 1,
+        }
+    }
+
+    fn take(&mut self, now: Instant, header: &Header, payload: &[u8], sink: &mut dyn FnMut(ClientEvent<'_>)) {
+        match (header.kind, self.state) {
+            (Kind::Bye | Kind::Reset, State::Closing(_)) => self.end(),
+            (Kind::Response, State::Open) => self.on_response(now, header, payload, sink),
+            (Kind::Status, State::Open) => self.on_status(now, header, payload),
+            (Kind::KeepAlive, State::Open) => {}
+            (Kind::Reset, State::Open) => return self.reset(now, sink),
             (Kind::Hello | Kind::Request | Kind::Probe | Kind::Ack, _) => self.stats.drops.kind += 1,
             _ => self.stats.drops.stale += 1,
         }
         self.last_heard = Some(now);
     }
 
-    fn on_hello_ack(&mut self, now: Instant, header: &Header, payload: &[u8], sink: &mut dyn FnMut(ClientEvent<'_>)) {
-        let Some(ack) = HelloAck::decode(payload) else {
-            self.stats.drops.malformed += 1;
-            return;
-        };
-        if !matches!(self.state, State::Opening(_))
-            || header.request != self.attempt
-            || ack.client != self.config.incarnation.0
-        {
-            self.stats.drops.stale += 1;
-            return;
-        }
-        if header.session == 0 {
-            self.refused = true;
-            return;
-        }
-        let (mtu, slots) = (ack.mtu as usize, ack.slots as usize);
-        if !(MIN_MTU..=self.config.mtu).contains(&mtu) || !slots.is_power_of_two() || slots > self.config.slots {
-            self.stats.drops.malformed += 1;
-            return;
-        }
-        self.refused = false;
-        self.session = header.session;
-        self.server = Incarnation(ack.server);
-        self.slots = slots;
-        self.fragment_bytes = (mtu.min(MAX_PACKET_BYTES) - HEADER_BYTES) as u32;
-        self.state = State::Open;
-        self.last_heard = Some(now);
+    fn end(&mut self) {
+        self.state = State::Closed;
         self.earliest = None;
-        sink(ClientEvent::Opened { incarnation: self.server });
+    }
+
+    fn reset(&mut self, now: Instant, sink: &mut dyn FnMut(ClientEvent<'_>)) {
+        self.drop_requests();
+        self.state = State::Void;
+        self.stats.resets += 1;
+        self.last_heard = Some(now);
+        sink(ClientEvent::Reset);
     }
 
     fn on_response(&mut self, now: Instant, header: &Header, payload: &[u8], sink: &mut dyn FnMut(ClientEvent<'_>)) {
@@ -427,6 +474,7 @@ impl Client {
             self.stats.drops.malformed += 1;
             return;
         };
+        let is_first = slot.response.is_none();
         if *slot.response.get_or_insert(layout) != layout {
             self.stats.drops.malformed += 1;
             return;
@@ -435,44 +483,66 @@ impl Client {
             self.stats.drops.duplicate += 1;
             return;
         }
-        if let (Some(sent), false) = (slot.first_sent.take(), slot.repeated) {
-            self.rtt.sample(now.saturating_duration_since(sent));
+        if is_first {
+            self.on_first_fragment(now, index, layout);
         }
-        let request = RequestId(header.request);
+        let slot = &mut self.slot[index];
+        let request = slot.request;
         let is_complete = slot.received == layout.all();
         if !is_complete {
             slot.attempts = 0;
             slot.deadline = now + self.rtt.timeout(0);
         }
         self.set_progress_of_request(index, self.slot[index].layout.all());
-        let bit = 1 << index;
         if !layout.is_single() {
-            self.unacked += 1;
-            if is_complete {
-                self.release = true;
-            } else {
-                self.progress |= bit;
-            }
+            self.note_response(now, index, is_complete, header.flags & flag::WANTS_ACK != 0);
         }
         if is_complete {
+            let bit = 1 << index;
             self.busy &= !bit;
             self.probe &= !bit;
             self.ack &= !bit;
-            self.progress &= !bit;
             if self.busy == 0 {
                 self.earliest = None;
             }
-        }
-        if self.unacked >= ACK_EVERY {
-            self.ack |= self.progress;
-            self.release_due |= self.release;
-            self.unacked = 0;
         }
         if !payload.is_empty() {
             sink(ClientEvent::Fragment { request, offset: header.offset as usize, bytes: payload });
         }
         if is_complete {
             sink(ClientEvent::Complete { request, len: layout.message_bytes() as usize });
+        }
+    }
+
+    /// An answer begins to come: what its delay tells of the way, and its coming of the requests before it.
+    fn on_first_fragment(&mut self, now: Instant, index: usize, layout: Layout) {
+        let is_limiting = self.under_way() + (self.response_packets - 1) * self.waiting.count_ones();
+        let is_limiting = 2 * is_limiting >= self.congestion.window();
+        let Slot { sent_at, sequence, repeated, .. } = self.slot[index];
+        self.waiting &= !(1 << index);
+        self.response_packets = layout.count();
+        if !repeated {
+            let delay = now.saturating_duration_since(sent_at);
+            self.rtt.sample(delay);
+            self.congestion.on_answer(now, delay, layout.count(), is_limiting);
+        }
+        self.overtake(now, sequence);
+    }
+
+    /// A fragment of a response of several packets came: tells the server now and then.
+    fn note_response(&mut self, now: Instant, index: usize, is_complete: bool, wants_ack: bool) {
+        self.unacked += 1;
+        if is_complete {
+            self.release = true;
+            self.progress &= !(1 << index);
+        } else {
+            self.progress |= 1 << index;
+            self.find_lost_response(now, index);
+        }
+        if wants_ack || self.unacked >= ack_every(self.congestion.window()) {
+            self.ack |= self.progress;
+            self.release_due |= self.release;
+            self.unacked = 0;
         }
     }
 
@@ -485,54 +555,32 @@ impl Client {
             self.stats.drops.malformed += 1;
             return;
         };
-        let slot = &self.slot[index];
+        let slot = &mut self.slot[index];
         let all = slot.layout.all();
         if header.flags & flag::EXECUTING != 0 {
+            slot.executing = true;
             return self.set_progress_of_request(index, all);
         }
         let acked = slot.acked.union(FragmentSet(u128::from_le_bytes(bits)).intersection(all));
-        if acked != slot.acked {
-            let deadline = now + self.rtt.timeout(0);
-            let slot = &mut self.slot[index];
+        let news = acked.without(slot.acked).len();
+        if news > 0 {
             slot.attempts = 0;
-            slot.deadline = deadline;
+            slot.deadline = now + self.rtt.timeout(0);
+            let is_limiting = 2 * self.under_way() >= self.congestion.window();
+            let delay = self.rtt.smoothed().unwrap_or_default();
+            self.congestion.on_answer(now, delay, news, is_limiting);
         }
         self.set_progress_of_request(index, acked);
         if header.flags & flag::ANSWERS_PROBE != 0 {
-            self.send_missing_again(index);
-        }
-    }
-
-    /// The server has these fragments of the request.
-    fn set_progress_of_request(&mut self, index: usize, acked: FragmentSet) {
-        let slot = &mut self.slot[index];
-        if !slot.layout.is_single() {
-            self.in_flight -= slot.sent.without(slot.acked).len();
-            self.in_flight += slot.sent.without(acked).len();
-        }
-        slot.acked = acked;
-        slot.sent = slot.sent.union(acked);
-        if slot.sent == slot.layout.all() {
-            self.single &= !(1 << index);
-            self.bulk &= !(1 << index);
-        }
-    }
-
-    /// What the server does not have of the request is lost.
-    fn send_missing_again(&mut self, index: usize) {
-        let slot = &mut self.slot[index];
-        slot.repeated = true;
-        let lost = slot.sent.without(slot.acked).len();
-        slot.sent = slot.acked;
-        if slot.sent == slot.layout.all() {
-            return;
-        }
-        if slot.layout.is_single() {
-            self.single |= 1 << index;
+            self.send_again(index, FragmentSet::all());
         } else {
-            self.in_flight -= lost;
-            self.bulk |= 1 << index;
+            self.find_lost_fragments(now, index);
         }
+    }
+
+    /// Packets of requests that are on their way, or whose answers are.
+    fn under_way(&self) -> u32 {
+        self.in_flight + self.waiting.count_ones()
     }
 
     /// The next packet to send, if any: call until `None`.
@@ -549,20 +597,9 @@ impl Client {
 
     /// Decides what to send, and marks it as sent.
     fn choose(&mut self, now: Instant) -> Option<Sent> {
-        match &mut self.state {
+        match self.state {
             State::Open => {}
-            State::Opening(retry) | State::Closing(retry) => {
-                if !retry.due {
-                    return None;
-                }
-                retry.due = false;
-                retry.deadline = now + self.rtt.timeout(retry.attempts);
-                retry.attempts += 1;
-                let deadline = retry.deadline;
-                let sent = if matches!(self.state, State::Opening(_)) { Sent::Hello } else { Sent::Bye };
-                self.wake_at(deadline);
-                return Some(sent);
-            }
+            State::Opening(_) | State::Closing(_) => return self.choose_retry(now),
             State::Void | State::Closed => return None,
         }
         if let Some(index) = take_lowest(&mut self.probe) {
@@ -574,24 +611,8 @@ impl Client {
             self.release_due = false;
             return Some(Sent::Ack(index));
         }
-        if self.single != 0 {
-            let index = take_lowest(&mut self.single).expect("a bit is set");
-            let slot = &mut self.slot[index];
-            slot.sent.insert(0);
-            slot.first_sent.get_or_insert(now);
-            return Some(Sent::Fragment(index, 0));
-        }
-        if self.bulk != 0 && self.in_flight < WINDOW {
-            let index = self.bulk.trailing_zeros() as usize;
-            let slot = &mut self.slot[index];
-            let fragment = slot.sent.lowest_missing();
-            slot.sent.insert(fragment);
-            slot.first_sent.get_or_insert(now);
-            self.in_flight += 1;
-            if slot.sent == slot.layout.all() {
-                self.bulk &= !(1 << index);
-            }
-            return Some(Sent::Fragment(index, fragment));
+        if self.single | self.bulk != 0 && self.under_way() < self.congestion.window() {
+            return Some(self.choose_fragment(now));
         }
         if std::mem::take(&mut self.keep_alive_due) {
             return Some(Sent::KeepAlive);
@@ -602,54 +623,101 @@ impl Client {
         None
     }
 
+    /// Hello or bye, when it is time.
+    fn choose_retry(&mut self, now: Instant) -> Option<Sent> {
+        let (State::Opening(mut retry) | State::Closing(mut retry)) = self.state else { return None };
+        let is_opening = matches!(self.state, State::Opening(_));
+        if !retry.due || is_opening && !self.can_ask() {
+            return None;
+        }
+        let tries = retry.attempts;
+        retry.due = false;
+        retry.deadline = now + self.rtt.timeout(tries).max(MIN_RETRY);
+        retry.attempts += 1;
+        self.wake_at(retry.deadline);
+        self.state = if is_opening { State::Opening(retry) } else { State::Closing(retry) };
+        Some(if is_opening { Sent::Hello { tries } } else { Sent::Bye })
+    }
+
+    /// Short requests first: they are what somebody waits for.
+    fn choose_fragment(&mut self, now: Instant) -> Sent {
+        let index = if self.single != 0 { self.single } else { self.bulk }.trailing_zeros() as usize;
+        let timeout = self.timeout(now, self.slot[index].attempts);
+        self.sequence += 1;
+        let slot = &mut self.slot[index];
+        if self.unsent >> index & 1 == 1 {
+            // Ids grow in the order in which requests are sent, so that `idle` can speak of all up to one.
+            self.unsent &= !(1 << index);
+            self.last_id = next_of_slot(self.last_id, index, self.slots);
+            slot.id = self.last_id;
+        }
+        let fragment = slot.sent.lowest_missing();
+        slot.sent.insert(fragment);
+        slot.sent_at = now;
+        slot.sequence = self.sequence;
+        slot.deadline = now + timeout;
+        let mut wants_ack = false;
+        if !slot.layout.is_single() {
+            self.in_flight += 1;
+            self.unmarked += 1;
+            wants_ack = self.unmarked >= ack_every(self.congestion.window());
+            self.unmarked *= u32::from(!wants_ack);
+        }
+        let deadline = slot.deadline;
+        self.note_sent(index);
+        self.wake_at(deadline);
+        Sent::Fragment { index, fragment, wants_ack }
+    }
+
     fn build(&mut self, sent: Sent) -> Packet<'_> {
         let (kind, index) = match sent {
-            Sent::Hello => return self.build_hello(),
+            Sent::Hello { tries } => return self.build_hello(tries),
             Sent::Bye => (Kind::Bye, None),
             Sent::KeepAlive => (Kind::KeepAlive, None),
             Sent::Release => (Kind::Ack, None),
             Sent::Ack(index) => (Kind::Ack, Some(index)),
             Sent::Probe(index) => (Kind::Probe, Some(index)),
-            Sent::Fragment(index, _) => (Kind::Request, Some(index)),
+            Sent::Fragment { index, .. } => (Kind::Request, Some(index)),
         };
         let id = index.map_or(self.last_id, |index| self.slot[index].id);
         let mut header = Header::new(kind, self.session, id);
-        header.idle = !self.busy;
-        header.ahead = (self.last_id - id).min(u64::from(u32::MAX)) as u32;
+        header.idle = !self.busy | self.unsent;
+        header.ahead = (self.last_id - id).min(u64::from(u16::MAX)) as u16;
+        header.window = self.congestion.window() as u16;
         let mut head_bytes = HEADER_BYTES;
         let mut body = 0..0;
         match sent {
-            Sent::Fragment(index, fragment) => {
+            Sent::Fragment { index, fragment, wants_ack } => {
                 let layout = self.slot[index].layout;
                 let range = layout.range(fragment);
                 header.message_bytes = layout.message_bytes();
                 header.offset = range.start as u32;
+                header.flags = if wants_ack { flag::WANTS_ACK } else { 0 };
                 let buffer = index * self.config.max_request_bytes;
                 body = buffer + range.start..buffer + range.end;
             }
             Sent::Ack(index) | Sent::Probe(index) => {
                 head_bytes += size_of::<u128>();
-                let received = self.slot[index].received.0.to_le_bytes();
-                self.head[HEADER_BYTES..head_bytes].copy_from_slice(&received);
+                let slot = &mut self.slot[index];
+                self.head[HEADER_BYTES..head_bytes].copy_from_slice(&slot.received.0.to_le_bytes());
+                let lost = std::mem::take(&mut slot.lost).without(slot.received);
+                if matches!(sent, Sent::Ack(_)) && !lost.is_empty() {
+                    self.head[head_bytes..][..size_of::<u128>()].copy_from_slice(&lost.0.to_le_bytes());
+                    head_bytes += size_of::<u128>();
+                }
             }
             _ => {}
         }
         let body = &self.buffers[body];
-        header.encode(&mut self.head[..head_bytes], body, &mut self.checksummer);
-        Packet { head: &self.head[..head_bytes], body }
-    }
-
-    fn build_hello(&mut self) -> Packet<'_> {
-        let hello = Hello {
-            client: self.config.incarnation.0,
-            mtu: self.config.mtu.min(u32::MAX as usize) as u32,
-            slots: self.config.slots as u32,
-            channel: self.config.channel,
+        let Some(keys) = &mut self.keys else {
+            header.encode(&mut self.head[..head_bytes], body, &mut self.checksummer);
+            return Packet { head: &self.head[..head_bytes], body };
         };
-        let head = &mut self.head[..HEADER_BYTES + Hello::BYTES];
-        head[HEADER_BYTES..].copy_from_slice(&hello.encode());
-        Header::new(Kind::Hello, 0, self.attempt).encode(head, &[], &mut self.checksummer);
-        Packet { head, body: &[] }
+        let payload_bytes = head_bytes - HEADER_BYTES + body.len();
+        self.sealed[HEADER_BYTES..head_bytes].copy_from_slice(&self.head[HEADER_BYTES..head_bytes]);
+        self.sealed[head_bytes..HEADER_BYTES + payload_bytes].copy_from_slice(body);
+        let length = header.encode_sealed(&mut self.sealed, payload_bytes, &mut keys.sealer);
+        Packet { head: &self.sealed[..length], body: &[] }
     }
 
     /// The packet that `poll_transmit` gave last could not be sent: keep it.
@@ -658,7 +726,7 @@ impl Client {
         self.stats.packets_sent -= 1;
         self.wake_at(tried);
         match sent {
-            Sent::Hello | Sent::Bye => {
+            Sent::Hello { .. } | Sent::Bye => {
                 if let State::Opening(retry) | State::Closing(retry) = &mut self.state {
                     retry.due = true;
                     retry.attempts = retry.attempts.saturating_sub(1);
@@ -668,15 +736,15 @@ impl Client {
             Sent::Release => self.release_due = true,
             Sent::Ack(index) => self.ack |= 1 << index,
             Sent::Probe(index) => self.probe |= 1 << index,
-            Sent::Fragment(index, fragment) => {
+            Sent::Fragment { index, fragment, wants_ack } => {
                 let slot = &mut self.slot[index];
                 slot.sent.remove(fragment);
-                if slot.layout.is_single() {
-                    self.single |= 1 << index;
-                } else {
+                if !slot.layout.is_single() {
                     self.in_flight -= 1;
-                    self.bulk |= 1 << index;
+                    // The next one asks, if this would have.
+                    self.unmarked = if wants_ack { u32::MAX / 2 } else { self.unmarked - 1 };
                 }
+                self.note_sent(index);
             }
         }
     }
@@ -686,64 +754,38 @@ impl Client {
         self.earliest
     }
 
-    fn on_timeout(&mut self, now: Instant) {
-        self.earliest = None;
-        if let State::Opening(retry) | State::Closing(retry) = &mut self.state {
-            if retry.deadline <= now {
-                retry.due = true;
-            } else {
-                self.earliest = Some(retry.deadline);
-            }
-            return;
-        }
-        let mut busy = self.busy;
-        while let Some(index) = take_lowest(&mut busy) {
-            if self.slot[index].deadline <= now {
-                self.on_slot_timeout(now, index);
-            }
-            self.wake_at(self.slot[index].deadline);
-        }
-    }
-
-    /// A request has had no answer, or no further fragment of one, for too long.
-    fn on_slot_timeout(&mut self, now: Instant, index: usize) {
-        self.stats.timeouts += 1;
-        let slot = &mut self.slot[index];
-        slot.attempts += 1;
-        slot.deadline = now + self.rtt.timeout(slot.attempts);
-        if slot.layout.is_single() && slot.acked.is_empty() && slot.received.is_empty() {
-            self.send_missing_again(index);
-        } else {
-            slot.repeated = true;
-            self.probe |= 1 << index;
-        }
-    }
-
-    fn wake_at(&mut self, deadline: Instant) {
-        self.earliest = Some(self.earliest.map_or(deadline, |earliest| earliest.min(deadline)));
-    }
-
     /// The slot in which this request is in flight.
     fn slot_of(&self, id: u64) -> Option<usize> {
         let index = id as usize & (self.slots - 1);
-        (self.busy >> index & 1 == 1 && self.slot[index].id == id).then_some(index)
+        ((self.busy & !self.unsent) >> index & 1 == 1 && self.slot[index].id == id).then_some(index)
     }
 
     fn drop_requests(&mut self) {
         self.busy = 0;
+        self.unsent = 0;
         self.single = 0;
         self.bulk = 0;
+        self.waiting = 0;
         self.probe = 0;
         self.ack = 0;
         self.progress = 0;
         self.in_flight = 0;
+        self.unmarked = 0;
         self.unacked = 0;
         self.release = false;
         self.release_due = false;
         self.keep_alive_due = false;
+        self.doubted = None;
         self.earliest = None;
         self.last_sent = None;
     }
+}
+
+/// The lowest number above `last` that is this slot's.
+fn next_of_slot(last: u64, index: usize, slots: usize) -> u64 {
+    let slots = slots as u64;
+    let number = (last & !(slots - 1)) + index as u64;
+    if number <= last { number + slots } else { number }
 }
 
 /// Takes the lowest bit out of a set.

@@ -5,11 +5,16 @@ use std::{
     time::Instant,
 };
 
-use super::{
-    Incarnation, WINDOW,
-    fragment::{FragmentSet, Layout},
+use super::admission::Keys;
+use crate::{
+    port::Address,
+    rpc::{
+        Incarnation, ack_every,
+        congestion::MAX_WINDOW,
+        fragment::{FragmentSet, Layout},
+    },
+    wire::hello::Grant,
 };
-use crate::port::Address;
 
 /// What became of the last request of a slot.
 #[derive(Debug, Default)]
@@ -18,7 +23,13 @@ pub(crate) enum Phase {
     #[default]
     Idle,
     /// Some fragments of the request are here. The buffer is at least as long as the message.
-    Receiving { layout: Layout, received: FragmentSet, buffer: Vec<u8> },
+    Receiving {
+        layout: Layout,
+        received: FragmentSet,
+        /// Fragments that later ones showed to be lost, which the client was told.
+        reported: FragmentSet,
+        buffer: Vec<u8>,
+    },
     /// The request was handed up.
     Executing { layout: Layout },
     /// The response is kept until the client has it.
@@ -37,8 +48,6 @@ pub(crate) enum Phase {
 pub(crate) struct Slot {
     pub id: u64,
     pub phase: Phase,
-    /// The slot waits in the server's queue for its turn to send.
-    pub queued: bool,
 }
 
 /// A client's session.
@@ -48,19 +57,29 @@ pub(crate) struct Session {
     pub channel: u32,
     /// Which of the client's attempts opened the session.
     pub attempt: u64,
+    pub grant: Grant,
+    /// Of a sealed session.
+    pub keys: Option<Box<Keys>>,
     /// Where the client's last packet came from; `None` once that link has closed.
     pub address: Option<Address>,
     pub heard: Instant,
     pub fragment_bytes: u32,
-    pub slot_count: u32,
     /// As many as were used so far.
     pub slots: Vec<Slot>,
     /// One bit for each slot that holds a response.
     pub answered: u32,
-    /// One bit for each slot that the window holds back.
-    pub blocked: u32,
+    /// One bit for each slot with fragments of a response to send.
+    pub ready: u32,
+    /// The slot that sent last: the next has its turn.
+    pub turn: u32,
+    /// The session waits in the server's queue for its turn to send.
+    pub queued: bool,
+    /// Packets of long responses that the client wants under way at once.
+    pub window: u32,
     /// Fragments of responses of several packets sent and not known to have arrived.
     pub in_flight: u32,
+    /// Of those, how many were sent since the client was last asked to tell which it has.
+    pub unmarked: u32,
     /// One bit for each slot with request fragments that the client does not know to be here.
     pub progress: u32,
     /// Fragments of requests of several packets received since the client was last told.
@@ -68,9 +87,33 @@ pub(crate) struct Session {
 }
 
 impl Session {
+    /// A session without a request, heard of now.
+    pub fn new(client: Incarnation, channel: u32, grant: Grant, keys: Option<Box<Keys>>, now: Instant) -> Self {
+        Self {
+            client,
+            channel,
+            attempt: 0,
+            grant,
+            keys,
+            address: None,
+            heard: now,
+            fragment_bytes: 1,
+            slots: Vec::new(),
+            answered: 0,
+            ready: 0,
+            turn: 0,
+            queued: false,
+            window: 1,
+            in_flight: 0,
+            unmarked: 0,
+            progress: 0,
+            unacked: 0,
+        }
+    }
+
     /// The slot that a request goes to; made when it is first used.
     pub fn slot_mut(&mut self, id: u64) -> (usize, &mut Slot) {
-        let index = (id & u64::from(self.slot_count - 1)) as usize;
+        let index = (id & u64::from(self.grant.slots - 1)) as usize;
         if index >= self.slots.len() {
             self.slots.resize_with(index + 1, Slot::default);
         }
@@ -90,56 +133,91 @@ impl Session {
             self.in_flight -= sent.without(acked).len();
         }
         self.answered &= !(1 << index);
-        self.blocked &= !(1 << index);
+        self.ready &= !(1 << index);
         Some(response)
     }
 
-    /// The client has these fragments of the response; if `lost`, it has no others that were sent.
-    /// Returns whether there is more to send.
-    pub fn on_response_progress(&mut self, index: usize, has: FragmentSet, lost: bool) -> bool {
-        let Phase::Answered { layout, sent, acked, .. } = &mut self.slots[index].phase else { return false };
+    /// The client has these fragments of the response, and of those that were sent these are lost.
+    pub fn on_response_progress(&mut self, index: usize, has: FragmentSet, lost: FragmentSet) {
+        let Phase::Answered { layout, sent, acked, .. } = &mut self.slots[index].phase else { return };
         let before = sent.without(*acked).len();
         *acked = acked.union(has.intersection(layout.all()));
-        *sent = if lost { *acked } else { sent.union(*acked) };
+        *sent = sent.without(lost).union(*acked);
         if !layout.is_single() {
             self.in_flight = self.in_flight - before + sent.without(*acked).len();
         }
-        *sent != layout.all()
+        let is_sent = *sent == layout.all();
+        self.ready = self.ready & !(1 << index) | u32::from(!is_sent) << index;
     }
 
-    /// The next fragment of a slot's response to send, marked as sent, and whether there are more. `None` if all are
-    /// sent or the window is full: then the slot is in `blocked`.
-    pub fn next_fragment(&mut self, index: usize) -> Option<(u32, bool)> {
-        let Phase::Answered { layout, sent, .. } = &mut self.slots.get_mut(index)?.phase else { return None };
-        if *sent == layout.all() {
+    /// What the client says of its window with every packet.
+    pub fn set_window(&mut self, window: u16) {
+        self.window = u32::from(window).clamp(1, MAX_WINDOW);
+    }
+
+    /// Whether something is ready to be sent now.
+    pub fn can_send(&self) -> bool {
+        self.ready != 0 && self.address.is_some() && (self.in_flight < self.window || self.single_ready().is_some())
+    }
+
+    /// A slot whose whole response is one packet, which needs no window: the client counts it in its own.
+    fn single_ready(&self) -> Option<usize> {
+        let is_single =
+            |index: &usize| matches!(self.slots[*index].phase, Phase::Answered { layout, .. } if layout.is_single());
+        bits(self.ready).find(is_single)
+    }
+
+    /// The next fragment to send, marked as sent: its slot, its number, and whether the client is to say at once which it
+    /// has. `None` if all is sent or the window is full.
+    pub fn next_fragment(&mut self) -> Option<(usize, u32, bool)> {
+        let index = if self.in_flight < self.window {
+            // The slots take turns.
+            let later = self.ready & !((2u32 << self.turn).wrapping_sub(1));
+            bits(if later != 0 { later } else { self.ready }).next()?
+        } else {
+            self.single_ready()?
+        };
+        let Phase::Answered { layout, sent, .. } = &mut self.slots[index].phase else {
+            self.ready &= !(1 << index);
             return None;
-        }
-        if !layout.is_single() {
-            if self.in_flight >= WINDOW {
-                self.blocked |= 1 << index;
-                return None;
-            }
-            self.in_flight += 1;
-        }
+        };
         let fragment = sent.lowest_missing();
         sent.insert(fragment);
-        Some((fragment, *sent != layout.all()))
+        if *sent == layout.all() {
+            self.ready &= !(1 << index);
+        }
+        let mut wants_ack = false;
+        if !layout.is_single() {
+            self.in_flight += 1;
+            self.unmarked += 1;
+            wants_ack = self.unmarked >= ack_every(self.window);
+            self.unmarked *= u32::from(!wants_ack);
+        }
+        self.turn = index as u32;
+        Some((index, fragment, wants_ack))
     }
 
     /// The fragment that was given out last stays to be sent.
     pub fn take_back(&mut self, index: usize, fragment: u32) {
         let Some(Slot { phase: Phase::Answered { layout, sent, .. }, .. }) = self.slots.get_mut(index) else { return };
         sent.remove(fragment);
-        if !layout.is_single() {
-            self.in_flight -= 1;
-        }
+        self.in_flight -= u32::from(!layout.is_single());
+        self.ready |= 1 << index;
     }
 
     /// The link has closed: what was sent may be lost, and nothing can be sent until the client comes by another.
     pub fn disconnect(&mut self) {
         self.address = None;
-        self.blocked = 0;
     }
+}
+
+/// The numbers of the bits that are set, from the lowest.
+fn bits(mut set: u32) -> impl Iterator<Item = usize> {
+    std::iter::from_fn(move || {
+        let index = set.trailing_zeros();
+        set &= set.wrapping_sub(1);
+        (index < u32::BITS).then_some(index as usize)
+    })
 }
 
 /// Hashes session ids, which the server draws itself, by one multiplication (Knuth, The Art of Computer Programming,

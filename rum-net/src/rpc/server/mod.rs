@@ -1,22 +1,31 @@
 //! The answering side: all sessions of a slave.
 
+mod admission;
+mod control;
+pub(super) mod session;
+
 use std::{
     collections::{HashMap, VecDeque},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
-use super::{
-    ACK_EVERY, Incarnation, MAX_MESSAGE_BYTES, MAX_PACKET_BYTES, MAX_SLOTS, MIN_MTU, Packet, ServerStats,
+use self::{
+    admission::Admission,
     control::Control,
-    fragment::{FragmentSet, Layout},
     session::{Phase, Pool, Session, SessionMap},
+};
+use super::{
+    Incarnation, MAX_MESSAGE_BYTES, MAX_PACKET_BYTES, MIN_MTU, PACKET_THRESHOLD, Packet, ServerStats, ZEROS, ack_every,
+    fragment::{FragmentSet, Layout},
 };
 use crate::{
     port::{Address, LinkId},
+    seal::{ClientKey, KeyFile},
     wire::{
         checksum::Checksummer,
-        header::{HEADER_BYTES, Header, Kind, flag},
-        hello::Hello,
+        header::{HEADER_BYTES, Header, Kind, Parsed, flag},
+        hello::{HelloAck, HelloRetry, Verdict},
     },
 };
 
@@ -36,13 +45,15 @@ pub struct RequestToken {
 /// What came of a packet or of the time.
 #[derive(Debug)]
 pub enum ServerEvent<'a> {
-    /// A client opened a session. When it is the same client's next session on the same channel, `Closed` of the former
-    /// follows.
+    /// A client opens a session, unless `Responder::refuse` says that the incarnation is not its own. When it is the same
+    /// client's next session on the same channel, `Closed` of the former follows.
     Opened {
         /// The session.
         session: SessionId,
         /// Of the client's process.
         client: Incarnation,
+        /// Whose key the client holds, if the session is sealed.
+        key: Option<&'a ClientKey>,
     },
     /// A whole request arrived, for the first and only time. To be answered now or later by `Server::respond`.
     Request {
@@ -75,25 +86,14 @@ pub struct ServerConfig {
     pub max_sessions: usize,
 }
 
-/// Resets and refusals go to whoever sends packets of unknown sessions: not more than this many at once, and as many
-/// again each `STRANGERS_PERIOD`.
-const MAX_STRANGERS: u32 = 256;
-const STRANGERS_PERIOD: Duration = Duration::from_millis(10);
 /// Small packets waiting to be sent; above, they are not made: the clients ask again.
 const MAX_CONTROL: usize = 4096;
-
-/// A slot with fragments of a response to send.
-#[derive(Clone, Copy, Debug)]
-struct Ready {
-    session: u64,
-    slot: usize,
-}
 
 /// What `poll_transmit` gave last, to take it back.
 #[derive(Clone, Copy, Debug)]
 enum Sent {
     Control(Control),
-    Fragment(Ready, u32),
+    Fragment { session: u64, slot: usize, fragment: u32 },
 }
 
 /// All sessions of a slave.
@@ -105,26 +105,32 @@ pub struct Server {
     /// The last session of each client and channel.
     clients: HashMap<(Incarnation, u32), u64>,
     control: VecDeque<Control>,
-    ready: VecDeque<Ready>,
+    /// Sessions with fragments of responses to send.
+    ready: VecDeque<u64>,
     requests: Pool,
     responses: Pool,
     /// No session expires earlier.
     earliest_expiry: Option<Instant>,
-    strangers: u32,
-    strangers_since: Option<Instant>,
+    admission: Admission,
     checksummer: Checksummer,
-    head: [u8; Control::MAX_BYTES],
+    /// A packet to be sealed.
+    sealed: Box<[u8]>,
+    /// A payload that was opened.
+    opened: Box<[u8]>,
+    head: [u8; HEADER_BYTES + HelloAck::MAX_BYTES],
     last_sent: Option<Sent>,
     stats: ServerStats,
 }
 
 impl Server {
-    /// A server without sessions.
+    /// A server without sessions. With `keys` it lets in their holders alone. `secret` is drawn at random when the process
+    /// starts.
     ///
     /// # Panics
     /// If the MTU is below [`MIN_MTU`].
-    pub fn new(config: ServerConfig) -> Self {
+    pub fn new(config: ServerConfig, keys: Option<Arc<KeyFile>>, secret: [u8; 32], now: Instant) -> Self {
         assert!(config.mtu >= MIN_MTU, "MTU {} is below {MIN_MTU}", config.mtu);
+        let seal_bytes = if keys.is_some() { config.mtu.min(MAX_PACKET_BYTES) } else { 0 };
         Self {
             next_session: first_session(config.incarnation),
             config,
@@ -135,10 +141,11 @@ impl Server {
             requests: Pool::default(),
             responses: Pool::default(),
             earliest_expiry: None,
-            strangers: 0,
-            strangers_since: None,
+            admission: Admission::new(keys, secret, now),
             checksummer: Checksummer::new(),
-            head: [0; Control::MAX_BYTES],
+            sealed: vec![0; seal_bytes].into_boxed_slice(),
+            opened: vec![0; seal_bytes].into_boxed_slice(),
+            head: [0; HEADER_BYTES + HelloAck::MAX_BYTES],
             last_sent: None,
             stats: ServerStats::default(),
         }
@@ -162,47 +169,57 @@ impl Server {
         packet: &[u8],
         sink: &mut dyn FnMut(&mut Responder<'_>, ServerEvent<'_>),
     ) {
-        let (header, payload) = match Header::decode(packet) {
-            Ok(parts) => parts,
+        let parsed = match Header::decode(packet) {
+            Ok(parsed) => parsed,
             Err(error) => return self.stats.drops.count(error),
         };
         self.stats.packets_received += 1;
+        let header = &parsed.header;
         match header.kind {
-            Kind::Hello => return self.on_hello(now, from, &header, payload, sink),
-            Kind::HelloAck | Kind::Response | Kind::Status | Kind::Reset => {
+            Kind::Hello => return self.on_hello(now, from, (header, parsed.payload), packet.len(), sink),
+            Kind::HelloAck | Kind::HelloRetry | Kind::Response | Kind::Status | Kind::Reset => {
                 self.stats.drops.kind += 1;
                 return;
             }
             Kind::Request | Kind::Probe | Kind::Ack | Kind::KeepAlive | Kind::Bye => {}
         }
-        let Some(session) = self.sessions.get_mut(&header.session) else {
-            return self.on_unknown_session(now, from, &header);
+        let Some(session) = self.sessions.get(&header.session) else {
+            return self.on_unknown_session(now, from, header);
         };
-        session.heard = now;
-        session.address = Some(from);
-        let is_blocked = session.blocked != 0;
-        if header.idle & session.answered != 0 {
-            self.forget_responses(&header);
-        }
-        match header.kind {
-            Kind::Request => self.on_request(from, &header, payload, sink),
-            Kind::Probe => self.on_probe(from, &header, payload),
-            Kind::Ack => self.on_ack(&header, payload),
-            Kind::KeepAlive => self.push_control(Control::KeepAlive { to: from, session: header.session }),
-            _ => {
-                self.push_control(Control::Bye { to: from, session: header.session });
-                if let Some(client) = self.remove(header.session) {
-                    let event = ServerEvent::Closed { session: SessionId(header.session), client };
-                    sink(&mut Responder { buffer: &mut Vec::new(), answered: false }, event);
-                }
-            }
-        }
-        if is_blocked {
-            self.unblock(header.session);
+        match (session.keys.is_some(), parsed.trailer.is_some()) {
+            (false, false) => self.take(now, from, header, parsed.payload, sink),
+            (true, true) => self.open_packet(now, from, &parsed, sink),
+            _ => self.stats.drops.unsealed += 1,
         }
     }
 
-    fn on_hello(
+    /// Takes a sealed packet.
+    fn open_packet(
+        &mut self,
+        now: Instant,
+        from: Address,
+        parsed: &Parsed<'_>,
+        sink: &mut dyn FnMut(&mut Responder<'_>, ServerEvent<'_>),
+    ) {
+        let session = self.sessions.get_mut(&parsed.header.session);
+        let (Some(keys), Some(trailer)) = (session.and_then(|session| session.keys.as_mut()), parsed.trailer) else {
+            return;
+        };
+        let Some(payload) = self.opened.get_mut(..parsed.payload.len()) else {
+            self.stats.drops.malformed += 1;
+            return;
+        };
+        payload.copy_from_slice(parsed.payload);
+        if let Err(error) = keys.opener.open(parsed.head, payload, trailer) {
+            return self.stats.drops.count_unopened(error);
+        }
+        let opened = std::mem::take(&mut self.opened);
+        self.take(now, from, &parsed.header, &opened[..parsed.payload.len()], sink);
+        self.opened = opened;
+    }
+
+    /// Takes a packet of a session that is there.
+    fn take(
         &mut self,
         now: Instant,
         from: Address,
@@ -210,88 +227,27 @@ impl Server {
         payload: &[u8],
         sink: &mut dyn FnMut(&mut Responder<'_>, ServerEvent<'_>),
     ) {
-        let Some(hello) = Hello::decode(payload).filter(|hello| hello.mtu as usize >= MIN_MTU && hello.slots > 0)
-        else {
-            self.stats.drops.malformed += 1;
-            return;
-        };
-        let client = Incarnation(hello.client);
-        let mtu = (hello.mtu as usize).min(self.config.mtu).min(MAX_PACKET_BYTES);
-        let slots = 1 << hello.slots.min(MAX_SLOTS as u32).ilog2();
-        let ack =
-            |session| Control::HelloAck { to: from, attempt: header.request, client, session, mtu: mtu as u32, slots };
-        let former = self.clients.get(&(client, hello.channel)).copied();
-        if let Some(id) = former
-            && let Some(session) = self.sessions.get_mut(&id)
-        {
-            if session.attempt > header.request {
-                self.stats.drops.stale += 1;
-                return;
+        let Some(session) = self.sessions.get_mut(&header.session) else { return };
+        session.heard = now;
+        session.address = Some(from);
+        session.set_window(header.window);
+        if header.idle & session.answered != 0 {
+            self.forget_responses(header);
+        }
+        match header.kind {
+            Kind::Request => self.on_request(from, header, payload, sink),
+            Kind::Probe => self.on_probe(from, header, payload),
+            Kind::Ack => self.on_ack(header, payload),
+            Kind::KeepAlive => self.push_control(Control::KeepAlive { to: from, session: header.session }),
+            _ => {
+                self.push_control(Control::Bye { to: from, session: header.session });
+                if let Some(client) = self.remove(header.session) {
+                    let event = ServerEvent::Closed { session: SessionId(header.session), client };
+                    sink(&mut Responder { buffer: &mut Vec::new(), answered: false, refused: false }, event);
+                }
             }
-            if session.attempt == header.request {
-                session.heard = now;
-                session.address = Some(from);
-                return self.push_control(ack(id));
-            }
-        } else if self.sessions.len() >= self.config.max_sessions {
-            self.stats.drops.refused += 1;
-            if self.may_answer_stranger(now) {
-                self.push_control(ack(0));
-            }
-            return;
         }
-        let id = self.next_session;
-        self.next_session = id.wrapping_add(1).max(1);
-        let session = Session {
-            client,
-            channel: hello.channel,
-            attempt: header.request,
-            address: Some(from),
-            heard: now,
-            fragment_bytes: (mtu - HEADER_BYTES) as u32,
-            slot_count: slots,
-            slots: Vec::new(),
-            answered: 0,
-            blocked: 0,
-            in_flight: 0,
-            progress: 0,
-            unacked: 0,
-        };
-        self.sessions.insert(id, session);
-        self.clients.insert((client, hello.channel), id);
-        self.earliest_expiry.get_or_insert(now + self.config.session_timeout);
-        self.push_control(ack(id));
-        let mut unused = Vec::new();
-        let mut responder = Responder { buffer: &mut unused, answered: false };
-        sink(&mut responder, ServerEvent::Opened { session: SessionId(id), client });
-        if let Some(former) = former
-            && self.remove(former).is_some()
-        {
-            sink(&mut responder, ServerEvent::Closed { session: SessionId(former), client });
-        }
-    }
-
-    fn on_unknown_session(&mut self, now: Instant, from: Address, header: &Header) {
-        self.stats.drops.session += 1;
-        if self.may_answer_stranger(now) {
-            self.stats.resets += 1;
-            let session = header.session;
-            self.push_control(match header.kind {
-                Kind::Bye => Control::Bye { to: from, session },
-                _ => Control::Reset { to: from, session },
-            });
-        }
-    }
-
-    /// Limits the rate of answers to packets that belong to no session.
-    fn may_answer_stranger(&mut self, now: Instant) -> bool {
-        let since = *self.strangers_since.get_or_insert(now);
-        if now.saturating_duration_since(since) >= STRANGERS_PERIOD {
-            self.strangers_since = Some(now);
-            self.strangers = 0;
-        }
-        self.strangers += 1;
-        self.strangers <= MAX_STRANGERS
+        self.queue(header.session);
     }
 
     /// The client says which slots are idle: their responses have arrived.
@@ -353,7 +309,8 @@ impl Server {
             if buffer.len() < layout.message_bytes() as usize {
                 buffer.resize(layout.message_bytes() as usize, 0);
             }
-            slot.phase = Phase::Receiving { layout, received: FragmentSet::default(), buffer };
+            let (received, reported) = (FragmentSet::default(), FragmentSet::default());
+            slot.phase = Phase::Receiving { layout, received, reported, buffer };
         }
         self.on_request_fragment(from, header, index, (layout, fragment), payload, sink);
     }
@@ -370,7 +327,7 @@ impl Server {
     ) {
         let Some(session) = self.sessions.get_mut(&header.session) else { return };
         let slot = &mut session.slots[index];
-        let Phase::Receiving { layout: expected, received, buffer } = &mut slot.phase else { return };
+        let Phase::Receiving { layout: expected, received, reported, buffer } = &mut slot.phase else { return };
         if *expected != layout {
             self.stats.drops.malformed += 1;
             return;
@@ -389,9 +346,13 @@ impl Server {
             self.tell_if_executing(from, header, index);
             return;
         }
+        let passed = FragmentSet::first(received.end().saturating_sub(PACKET_THRESHOLD));
+        let lost = passed.without(*received).without(*reported);
+        *reported = reported.union(lost);
         session.progress |= 1 << index;
         session.unacked += 1;
-        if session.unacked < ACK_EVERY {
+        let wants_ack = header.flags & flag::WANTS_ACK != 0 || !lost.is_empty();
+        if !wants_ack && session.unacked < ack_every(session.window) {
             return;
         }
         session.unacked = 0;
@@ -423,7 +384,7 @@ impl Server {
         self.stats.requests += 1;
         let mut buffer = self.responses.take();
         buffer.clear();
-        let mut responder = Responder { buffer: &mut buffer, answered: false };
+        let mut responder = Responder { buffer: &mut buffer, answered: false, refused: false };
         let token = RequestToken { session: SessionId(header.session), request: header.request };
         sink(&mut responder, ServerEvent::Request { token, client: session.client, message });
         if responder.answered {
@@ -438,8 +399,7 @@ impl Server {
         match session.slots[index].phase {
             Phase::Answered { .. } => {
                 self.stats.repeated += 1;
-                session.on_response_progress(index, FragmentSet::default(), true);
-                self.push_ready(Ready { session: header.session, slot: index });
+                session.on_response_progress(index, FragmentSet::default(), FragmentSet::all());
             }
             Phase::Executing { .. } => self.push_status(from, header.session, index, flag::ANSWERS_PROBE),
             Phase::Idle | Phase::Receiving { .. } => self.stats.drops.stale += 1,
@@ -458,6 +418,10 @@ impl Server {
             return;
         }
         if header.request > slot.id {
+            // The client has the answer to the one before, or it would not have begun this one.
+            if let Some(response) = session.forget_response(index) {
+                self.responses.give(response);
+            }
             return self.push_control(Control::Status {
                 to: from,
                 session: header.session,
@@ -469,9 +433,7 @@ impl Server {
         match slot.phase {
             Phase::Answered { .. } => {
                 let has = FragmentSet(u128::from_le_bytes(bits));
-                if session.on_response_progress(index, has, true) {
-                    self.push_ready(Ready { session: header.session, slot: index });
-                }
+                session.on_response_progress(index, has, FragmentSet::all());
             }
             Phase::Receiving { .. } | Phase::Executing { .. } => {
                 self.push_status(from, header.session, index, flag::ANSWERS_PROBE);
@@ -485,29 +447,26 @@ impl Server {
         if payload.is_empty() {
             return;
         }
-        let Ok(bits) = payload.try_into() else {
+        const SET_BYTES: usize = size_of::<u128>();
+        let set = |at: usize| Some(FragmentSet(u128::from_le_bytes(payload.get(at..at + SET_BYTES)?.try_into().ok()?)));
+        let (Some(has), true) = (set(0), payload.len() == SET_BYTES || payload.len() == 2 * SET_BYTES) else {
             self.stats.drops.malformed += 1;
             return;
         };
         let (index, slot) = session.slot_mut(header.request);
         if slot.id == header.request {
-            session.on_response_progress(index, FragmentSet(u128::from_le_bytes(bits)), false);
+            session.on_response_progress(index, has, set(SET_BYTES).unwrap_or_default());
         } else {
             self.stats.drops.stale += 1;
         }
     }
 
-    /// Slots that the window held back may have room now.
-    fn unblock(&mut self, id: u64) {
+    /// Puts a session with something to send into the queue.
+    fn queue(&mut self, id: u64) {
         let Some(session) = self.sessions.get_mut(&id) else { return };
-        if session.blocked == 0 || session.in_flight >= super::WINDOW {
-            return;
-        }
-        let mut blocked = std::mem::take(&mut session.blocked);
-        while blocked != 0 {
-            let slot = blocked.trailing_zeros() as usize;
-            blocked &= blocked - 1;
-            self.push_ready(Ready { session: id, slot });
+        if !session.queued && session.can_send() {
+            session.queued = true;
+            self.ready.push_back(id);
         }
     }
 
@@ -531,16 +490,8 @@ impl Server {
         session.answered |= 1 << index;
         let (sent, acked) = (FragmentSet::default(), FragmentSet::default());
         session.slots[index].phase = Phase::Answered { layout, response, sent, acked };
-        self.push_ready(Ready { session: token.session.0, slot: index });
-    }
-
-    fn push_ready(&mut self, ready: Ready) {
-        let Some(session) = self.sessions.get_mut(&ready.session) else { return };
-        let slot = &mut session.slots[ready.slot];
-        if !slot.queued {
-            slot.queued = true;
-            self.ready.push_back(ready);
-        }
+        session.ready |= 1 << index;
+        self.queue(token.session.0);
     }
 
     fn push_control(&mut self, control: Control) {
@@ -570,39 +521,85 @@ impl Server {
             self.stats.packets_sent += 1;
             return Some((control.to(), self.build_control(control)));
         }
-        let (ready, to, fragment) = self.next_fragment()?;
-        self.last_sent = Some(Sent::Fragment(ready, fragment));
+        let (id, to, (index, fragment, wants_ack)) = self.next_fragment()?;
+        self.last_sent = Some(Sent::Fragment { session: id, slot: index, fragment });
         self.stats.packets_sent += 1;
-        let slot = &self.sessions.get(&ready.session)?.slots[ready.slot];
-        let Phase::Answered { layout, response, .. } = &slot.phase else { return None };
+        let slot = &self.sessions.get(&id)?.slots[index];
+        let Phase::Answered { layout, .. } = &slot.phase else { return None };
         let range = layout.range(fragment);
-        let mut header = Header::new(Kind::Response, ready.session, slot.id);
+        let mut header = Header::new(Kind::Response, id, slot.id);
         header.message_bytes = layout.message_bytes();
         header.offset = range.start as u32;
+        header.flags = if wants_ack { flag::WANTS_ACK } else { 0 };
+        let session = self.sessions.get_mut(&id)?;
+        let Phase::Answered { response, .. } = &session.slots[index].phase else { return None };
         let body = &response[range];
-        header.encode(&mut self.head[..HEADER_BYTES], body, &mut self.checksummer);
-        Some((to, Packet { head: &self.head[..HEADER_BYTES], body }))
+        let Some(keys) = &mut session.keys else {
+            header.encode(&mut self.head[..HEADER_BYTES], body, &mut self.checksummer);
+            return Some((to, Packet { head: &self.head[..HEADER_BYTES], body }));
+        };
+        self.sealed[HEADER_BYTES..HEADER_BYTES + body.len()].copy_from_slice(body);
+        let length = header.encode_sealed(&mut self.sealed, body.len(), &mut keys.sealer);
+        Some((to, Packet { head: &self.sealed[..length], body: &[] }))
     }
 
-    /// Takes turns among all slots with something to send.
-    fn next_fragment(&mut self) -> Option<(Ready, Address, u32)> {
-        while let Some(ready) = self.ready.pop_front() {
-            let Some(session) = self.sessions.get_mut(&ready.session) else { continue };
-            session.slots[ready.slot].queued = false;
+    /// A packet of each session in turn: one that asks for much does not hold up one that asks for little.
+    fn next_fragment(&mut self) -> Option<(u64, Address, (usize, u32, bool))> {
+        while let Some(id) = self.ready.pop_front() {
+            let Some(session) = self.sessions.get_mut(&id) else { continue };
+            session.queued = false;
             let Some(to) = session.address else { continue };
-            let Some((fragment, more)) = session.next_fragment(ready.slot) else { continue };
-            if more {
-                session.slots[ready.slot].queued = true;
-                self.ready.push_back(ready);
-            }
-            return Some((ready, to, fragment));
+            let Some(fragment) = session.next_fragment() else { continue };
+            self.queue(id);
+            return Some((id, to, fragment));
         }
         None
     }
 
     fn build_control(&mut self, control: Control) -> Packet<'_> {
-        let head_bytes = control.encode(self.config.incarnation, &mut self.head, &mut self.checksummer);
-        Packet { head: &self.head[..head_bytes], body: &[] }
+        let payload = &mut self.head[HEADER_BYTES..];
+        let (mut header, mut payload_bytes, mut packet_bytes) = match control {
+            Control::HelloRetry { attempt, .. } => (Header::new(Kind::HelloRetry, 0, attempt), HelloRetry::BYTES, 0),
+            Control::HelloAck { attempt, session, .. } => (Header::new(Kind::HelloAck, session, attempt), 0, 0),
+            Control::Reset { session, .. } => (Header::new(Kind::Reset, session, 0), 0, 0),
+            Control::KeepAlive { session, .. } => (Header::new(Kind::KeepAlive, session, 0), 0, 0),
+            Control::Bye { session, .. } => (Header::new(Kind::Bye, session, 0), 0, 0),
+            Control::Status { session, request, .. } => {
+                (Header::new(Kind::Status, session, request), size_of::<u128>(), 0)
+            }
+        };
+        match control {
+            Control::HelloRetry { client, cookie, .. } => {
+                payload[..payload_bytes].copy_from_slice(&HelloRetry { client: client.0, cookie }.encode());
+            }
+            Control::HelloAck { client, session, verdict, .. } => {
+                let session = self.sessions.get(&session);
+                let keys = session.and_then(|session| session.keys.as_ref());
+                let ack = HelloAck {
+                    client: client.0,
+                    verdict: if session.is_some() || verdict != Verdict::Granted { verdict } else { Verdict::Full },
+                    grant: session.filter(|session| session.keys.is_none()).map(|session| session.grant),
+                    handshake: keys.map_or(&[], |keys| &keys.second[..keys.second_bytes]),
+                };
+                payload_bytes = ack.encode(payload);
+                packet_bytes = session.map_or(0, |session| session.grant.mtu as usize);
+            }
+            Control::Status { received, flags, .. } => {
+                payload[..payload_bytes].copy_from_slice(&received.0.to_le_bytes());
+                header.flags = flags;
+            }
+            _ => {}
+        }
+        let head_bytes = HEADER_BYTES + payload_bytes;
+        let is_open = !matches!(header.kind, Kind::HelloAck | Kind::HelloRetry | Kind::Reset);
+        let session = self.sessions.get_mut(&header.session).filter(|_| is_open);
+        if let Some(keys) = session.and_then(|session| session.keys.as_mut()) {
+            self.sealed[HEADER_BYTES..head_bytes].copy_from_slice(&self.head[HEADER_BYTES..head_bytes]);
+            let length = header.encode_sealed(&mut self.sealed, payload_bytes, &mut keys.sealer);
+            return Packet { head: &self.sealed[..length], body: &[] };
+        }
+        header.encode(&mut self.head[..head_bytes], &[], &mut self.checksummer);
+        Packet { head: &self.head[..head_bytes], body: &ZEROS[..packet_bytes.saturating_sub(head_bytes)] }
     }
 
     /// The packet that `poll_transmit` gave last could not be sent: keep it. When its link has closed, call
@@ -612,10 +609,10 @@ impl Server {
         self.stats.packets_sent -= 1;
         match sent {
             Sent::Control(control) => self.control.push_front(control),
-            Sent::Fragment(ready, fragment) => {
-                let Some(session) = self.sessions.get_mut(&ready.session) else { return };
-                session.take_back(ready.slot, fragment);
-                self.push_ready(ready);
+            Sent::Fragment { session: id, slot, fragment } => {
+                let Some(session) = self.sessions.get_mut(&id) else { return };
+                session.take_back(slot, fragment);
+                self.queue(id);
             }
         }
     }
@@ -706,6 +703,7 @@ fn first_session(incarnation: Incarnation) -> u64 {
 pub struct Responder<'a> {
     buffer: &'a mut Vec<u8>,
     answered: bool,
+    refused: bool,
 }
 
 impl Responder<'_> {
@@ -714,5 +712,10 @@ impl Responder<'_> {
     pub fn response(&mut self) -> &mut Vec<u8> {
         self.answered = true;
         self.buffer
+    }
+
+    /// Does not let the client of an `Opened` in: its incarnation is another's.
+    pub fn refuse(&mut self) {
+        self.refused = true;
     }
 }

@@ -1,0 +1,79 @@
+//! One request in flight.
+
+use std::time::Instant;
+
+use super::RequestId;
+use crate::rpc::fragment::{FragmentSet, Layout};
+
+/// One request in flight. Which slots are in use is `Client::busy`.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Slot {
+    pub request: RequestId,
+    /// On the wire; drawn when the request is first sent.
+    pub id: u64,
+    /// Of the request.
+    pub layout: Layout,
+    /// Fragments of the request given out for sending and not known to be lost.
+    pub sent: FragmentSet,
+    /// Fragments of the request that the server has.
+    pub acked: FragmentSet,
+    /// Fragments of the request that were found lost by others that arrived, and sent again. A second time only a
+    /// timeout finds them.
+    pub resent: FragmentSet,
+    /// Of the response, once a fragment of it is here.
+    pub response: Option<Layout>,
+    /// Fragments of the response that are here.
+    pub received: FragmentSet,
+    /// Fragments of the response that were asked for again since later ones came.
+    pub asked_again: FragmentSet,
+    /// Of those, the ones that the server was not told of yet.
+    pub lost: FragmentSet,
+    /// When the last packet of the request was given out.
+    pub sent_at: Instant,
+    /// The number of that packet among all of the session.
+    pub sequence: u64,
+    /// When the answer, or the next fragment of it, is late.
+    pub deadline: Instant,
+    /// Deadlines in a row that passed in vain.
+    pub attempts: u32,
+    /// Responses that came to requests sent after this one.
+    pub overtaken: u8,
+    /// A part of the request was sent again, so the round-trip time tells nothing.
+    pub repeated: bool,
+    /// The server has said that it is executing the request: it is not lost, only slow.
+    pub executing: bool,
+}
+
+impl Slot {
+    pub fn new(request: RequestId, layout: Layout, now: Instant) -> Self {
+        Self {
+            request,
+            id: 0,
+            layout,
+            sent: FragmentSet::default(),
+            acked: FragmentSet::default(),
+            resent: FragmentSet::default(),
+            response: None,
+            received: FragmentSet::default(),
+            asked_again: FragmentSet::default(),
+            lost: FragmentSet::default(),
+            sent_at: now,
+            sequence: 0,
+            deadline: now,
+            attempts: 0,
+            overtaken: 0,
+            repeated: false,
+            executing: false,
+        }
+    }
+
+    /// Whether all of the request was given out and nothing of it is known to be lost.
+    pub fn is_sent(&self) -> bool {
+        self.sent == self.layout.all()
+    }
+
+    /// Fragments of the request sent and not known to have arrived.
+    pub fn unacked(&self) -> u32 {
+        self.sent.without(self.acked).len()
+    }
+}

@@ -1,0 +1,172 @@
+//! How many packets of a session may be under way: a window that follows the delay of answers, after Swift (Kumar et al.,
+//! "Swift: Delay is Simple and Effective for Congestion Control in the Datacenter", SIGCOMM 2020).
+//!
+//! Delay, not loss, because RUM shares a bottleneck with itself: many clients read from one slave, and what they wait
+//! for is a queue in front of its processor or its link. The client alone keeps the window, since each packet of a session is either
+//! its own or asked for by it; it tells the slave how many packets of a long answer may be under way. A fabric
+//! that loses single packets (a bad cable) must not slow a session down, so a loss while delays are short costs little.
+//!
+//! Left out of Swift: separate end-host windows (the slave polls, its queue is part of the path), and windows below one packet:
+//! a session may always have one request under way.
+
+use std::time::{Duration, Instant};
+
+/// Packets that may be under way before anything is known.
+const FIRST_WINDOW: f32 = 32.0;
+const MIN_WINDOW: f32 = 1.0;
+/// The most packets of a session under way.
+pub const MAX_WINDOW: u32 = 512;
+/// Added to the window a round trip while delays are short.
+const INCREASE: f32 = 1.0;
+/// How much of the excess delay is taken off the window, and at most how much of the window.
+const DECREASE: f32 = 0.8;
+const MAX_DECREASE: f32 = 0.5;
+/// What is left of the window after a loss while delays are short.
+const LOSS_LEAVES: f32 = 0.8;
+/// Queueing that is no congestion: bursts, and a peer that was doing something else.
+const SLACK_NS: f32 = 50_000.0;
+/// How much longer a small window may wait: many sessions share the bottleneck then (Swift, section 3.5).
+const FLOW_SCALING_NS: f32 = 100_000.0;
+const FLOW_SCALING_MAX_WINDOW: f32 = 64.0;
+/// The least delay is remembered for one to two of these: the way may change.
+const BASE_PERIOD: Duration = Duration::from_millis(500);
+
+/// The window of one session.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Congestion {
+    window: f32,
+    /// No delay was too long yet: the window grows by one a packet.
+    starting: bool,
+    /// The least delay in this period and in the one before it.
+    base_ns: [u64; 2],
+    base_since: Option<Instant>,
+    decreased: Option<Instant>,
+}
+
+impl Congestion {
+    /// Nothing known about the way.
+    pub fn new() -> Self {
+        Self { window: FIRST_WINDOW, starting: true, base_ns: [u64::MAX; 2], base_since: None, decreased: None }
+    }
+
+    /// Packets that may be under way, from 1 to [`MAX_WINDOW`].
+    pub fn window(&self) -> u32 {
+        self.window as u32
+    }
+
+    /// An answer of so many packets, or to so many, came `delay` after what it answers was sent. `is_limiting` says that
+    /// the window was used up: one that is not used does not grow.
+    pub fn on_answer(&mut self, now: Instant, delay: Duration, packets: u32, is_limiting: bool) {
+        let delay_ns = delay.as_secs() * 1_000_000_000 + u64::from(delay.subsec_nanos());
+        let base_ns = self.base(now, delay_ns);
+        let delay_ns = delay_ns as f32;
+        let target_ns = self.target(base_ns as f32);
+        if delay_ns > target_ns {
+            self.starting = false;
+            let excess = DECREASE * (delay_ns - target_ns) / delay_ns;
+            self.decrease(now, Duration::from_nanos(delay_ns as u64), 1.0 - excess.min(MAX_DECREASE));
+        } else if is_limiting {
+            self.window += packets as f32 * if self.starting { 1.0 } else { INCREASE / self.window };
+            self.window = self.window.min(MAX_WINDOW as f32);
+        }
+    }
+
+    /// A packet was lost.
+    pub fn on_loss(&mut self, now: Instant, round_trip: Duration) {
+        self.starting = false;
+        self.decrease(now, round_trip, LOSS_LEAVES);
+    }
+
+    /// Nothing has come for several timeouts in a row.
+    pub fn on_silence(&mut self) {
+        self.starting = false;
+        self.window = MIN_WINDOW;
+    }
+
+    fn target(&self, base_ns: f32) -> f32 {
+        let full = 1.0 / FLOW_SCALING_MAX_WINDOW.sqrt();
+        let scaling = (1.0 / self.window.sqrt() - full) / (1.0 - full);
+        base_ns * 1.5 + SLACK_NS + FLOW_SCALING_NS * scaling.clamp(0.0, 1.0)
+    }
+
+    /// Once a round trip at most: what is under way now was sent with the larger window.
+    fn decrease(&mut self, now: Instant, round_trip: Duration, leaves: f32) {
+        if self.decreased.is_some_and(|at| now.saturating_duration_since(at) < round_trip) {
+            return;
+        }
+        self.decreased = Some(now);
+        self.window = (self.window * leaves).max(MIN_WINDOW);
+    }
+
+    fn base(&mut self, now: Instant, delay_ns: u64) -> u64 {
+        let since = *self.base_since.get_or_insert(now);
+        if now.saturating_duration_since(since) >= BASE_PERIOD {
+            self.base_since = Some(now);
+            self.base_ns = [u64::MAX, self.base_ns[0]];
+        }
+        self.base_ns[0] = self.base_ns[0].min(delay_ns);
+        self.base_ns[0].min(self.base_ns[1])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SHORT: Duration = Duration::from_micros(10);
+    const LONG: Duration = Duration::from_millis(5);
+
+    /// `packets` answers, one each 10 µs, with a window that is used up.
+    fn answers(congestion: &mut Congestion, now: &mut Instant, delay: Duration, packets: u32) {
+        for _ in 0..packets {
+            *now += SHORT;
+            congestion.on_answer(*now, delay, 1, true);
+        }
+    }
+
+    #[test]
+    fn short_delays_open_the_window_and_long_ones_close_it_down_to_one() {
+        let (mut congestion, mut now) = (Congestion::new(), Instant::now());
+        answers(&mut congestion, &mut now, SHORT, 2000);
+        assert_eq!(congestion.window(), MAX_WINDOW);
+        answers(&mut congestion, &mut now, LONG, 1);
+        assert_eq!(congestion.window(), MAX_WINDOW / 2);
+        answers(&mut congestion, &mut now, LONG, 1);
+        assert_eq!(congestion.window(), MAX_WINDOW / 2, "once a round trip");
+        answers(&mut congestion, &mut now, LONG, 20_000);
+        assert_eq!(congestion.window(), 1);
+        answers(&mut congestion, &mut now, SHORT, 100);
+        assert!((10..20).contains(&congestion.window()), "it grows by one a round trip: {}", congestion.window());
+    }
+
+    #[test]
+    fn a_window_that_is_not_used_does_not_grow() {
+        let (mut congestion, now) = (Congestion::new(), Instant::now());
+        congestion.on_answer(now, SHORT, 1, false);
+        assert_eq!(congestion.window(), FIRST_WINDOW as u32);
+    }
+
+    #[test]
+    fn single_losses_with_short_delays_cost_little() {
+        let (mut congestion, mut now) = (Congestion::new(), Instant::now());
+        congestion.on_loss(now, SHORT);
+        let mut least = u32::MAX;
+        for _ in 0..20 {
+            answers(&mut congestion, &mut now, SHORT, 1000);
+            congestion.on_loss(now, SHORT);
+            congestion.on_loss(now, SHORT);
+            least = least.min(congestion.window());
+        }
+        assert!(least >= 25, "one loss in 1,000 packets: {least}");
+        congestion.on_silence();
+        assert_eq!(congestion.window(), 1);
+    }
+
+    #[test]
+    fn a_way_that_became_longer_is_learnt() {
+        let (mut congestion, mut now) = (Congestion::new(), Instant::now());
+        answers(&mut congestion, &mut now, SHORT, 100);
+        answers(&mut congestion, &mut now, LONG, 200_000);
+        assert!(congestion.window() > 100, "5 ms is the way's own delay: {}", congestion.window());
+    }
+}
