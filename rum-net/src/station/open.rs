@@ -145,7 +145,8 @@ impl Station {
     /// Opens `link` for a client. Never takes another transport than the one named.
     pub fn open_client(link: &LinkSpec) -> Result<Self, LinkError> {
         let own = OwnEnd::claim(link, Side::Client)?;
-        Ok(Self::new(link.to_string(), open_client(&link.port)?, own))
+        let port = open_client(&link.port)?;
+        Ok(Self::new(format!("{}{}", link.framing, port.name()), port, own))
     }
 
     /// A slave's station on `link`, whose port `open` opens. `refused` puts a mistake of the framing into words.
@@ -155,6 +156,7 @@ impl Station {
         refused: impl FnOnce(LinkError) -> E,
     ) -> Result<Self, E> {
         let own = OwnEnd::claim(link, Side::Slave).map_err(refused)?;
-        Ok(Self::new(link.to_string(), open()?, own))
+        let port = open()?;
+        Ok(Self::new(format!("{}{}", link.framing, port.name()), port, own))
     }
 }

@@ -143,13 +143,20 @@ impl FromStr for LinkSpec {
     }
 }
 
+impl fmt::Display for Framing {
+    /// As the prefix of a port.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Raw => Ok(()),
+            Self::Udp(None) => f.write_str("udp:"),
+            Self::Udp(Some(own)) => write!(f, "udp@{own}:"),
+        }
+    }
+}
+
 impl fmt::Display for LinkSpec {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.framing {
-            Framing::Raw => write!(f, "{}", self.port),
-            Framing::Udp(None) => write!(f, "udp:{}", self.port),
-            Framing::Udp(Some(own)) => write!(f, "udp@{own}:{}", self.port),
-        }
+        write!(f, "{}{}", self.framing, self.port)
     }
 }
 
