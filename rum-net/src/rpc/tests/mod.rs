@@ -10,7 +10,16 @@ use super::{
     server::{RequestToken, Server, ServerConfig, ServerEvent},
     *,
 };
-use crate::port::Address;
+use crate::{
+    port::Address,
+    wire::{
+        header::{Header, Kind},
+        hello::Verdict,
+    },
+};
+
+mod recovery;
+mod sealed;
 
 /// What the test's server does with a request.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -32,6 +41,10 @@ struct Pair {
     complete: Vec<(RequestId, Vec<u8>)>,
     to_server: VecDeque<Vec<u8>>,
     to_client: VecDeque<Vec<u8>>,
+    /// Bytes of the longest packet delivered.
+    longest: usize,
+    /// The server's user lets no client in.
+    refuses: bool,
 }
 
 /// The answer to a request: as long as its first four bytes say, and dependent on all of it.
@@ -79,6 +92,8 @@ impl Pair {
             complete: Vec::new(),
             to_server: VecDeque::new(),
             to_client: VecDeque::new(),
+            longest: 0,
+            refuses: false,
         }
     }
 
@@ -102,7 +117,8 @@ impl Pair {
     }
 
     fn deliver_to_server(&mut self, packet: &[u8]) {
-        let Self { executed, server_events, answering, .. } = self;
+        self.longest = self.longest.max(packet.len());
+        let Self { executed, server_events, answering, refuses, .. } = self;
         self.server.handle(self.now, Address::default(), packet, &mut |responder, event| match event {
             ServerEvent::Request { token, message, .. } => {
                 executed.push((token, message.to_vec()));
@@ -110,12 +126,14 @@ impl Pair {
                     responder.response().extend_from_slice(&answer(message));
                 }
             }
+            ServerEvent::Opened { .. } if *refuses => responder.refuse(),
             ServerEvent::Opened { client, .. } => server_events.push(format!("opened {}", client.0)),
             ServerEvent::Closed { client, .. } => server_events.push(format!("closed {}", client.0)),
         });
     }
 
     fn deliver_to_client(&mut self, packet: &[u8]) {
+        self.longest = self.longest.max(packet.len());
         let Self { client_events, responses, complete, .. } = self;
         self.client.handle(self.now, packet, &mut |event| match event {
             ClientEvent::Opened { incarnation } => client_events.push(format!("opened {}", incarnation.0)),
@@ -593,10 +611,7 @@ mod hostile {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::wire::{
-        checksum::Checksummer,
-        header::{HEADER_BYTES, Header, Kind},
-    };
+    use crate::wire::{checksum::Checksummer, header::HEADER_BYTES};
 
     const KINDS: [Kind; 10] = [
         Kind::Hello,

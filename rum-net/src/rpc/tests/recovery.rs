@@ -1,0 +1,148 @@
+//! Losses that later packets show are mended without a timer, and the MTU is found.
+
+use super::*;
+
+/// Delivers everything at once, less the packets that `is_lost` says, which sees each packet's header once.
+fn run_losing(pair: &mut Pair, mut is_lost: impl FnMut(&Header) -> bool) {
+    loop {
+        pair.poll_client();
+        pair.poll_server();
+        if let Some(packet) = pair.to_server.pop_front() {
+            if !is_lost(&Header::decode(&packet).unwrap().header) {
+                pair.deliver_to_server(&packet);
+            }
+        } else if let Some(packet) = pair.to_client.pop_front() {
+            if !is_lost(&Header::decode(&packet).unwrap().header) {
+                pair.deliver_to_client(&packet);
+            }
+        } else {
+            return;
+        }
+    }
+}
+
+#[test]
+fn a_fragment_lost_in_the_middle_is_sent_again_without_a_timer() {
+    for kind in [Kind::Request, Kind::Response] {
+        let mut pair = Pair::open(1500);
+        let mut lost = 0;
+        pair.request(&message(20_000, 20_000, 1));
+        run_losing(&mut pair, |header| {
+            let is_lost = header.kind == kind && header.offset == 3 * 1456 && lost == 0;
+            lost += u32::from(is_lost);
+            is_lost
+        });
+        assert_eq!((lost, pair.complete.len()), (1, 1), "{kind:?}");
+        let stats = pair.client.stats();
+        assert_eq!((stats.timeouts, stats.losses), (0, 1), "{kind:?}");
+        assert_eq!(pair.client.stats().drops.duplicate + pair.server.stats().drops.duplicate, 0, "{kind:?}");
+    }
+}
+
+#[test]
+fn a_short_request_or_its_answer_is_missed_when_three_later_ones_are_answered() {
+    for kind in [Kind::Request, Kind::Response] {
+        let mut pair = Pair::open(1500);
+        let mut lost = 0;
+        for seed in 0..6 {
+            pair.request(&message(40, 40, seed));
+        }
+        run_losing(&mut pair, |header| {
+            let is_lost = header.kind == kind && header.request % 8 == 1 && lost == 0;
+            lost += u32::from(is_lost);
+            is_lost
+        });
+        assert_eq!((lost, pair.complete.len(), pair.executed.len()), (1, 6, 6), "{kind:?}");
+        assert_eq!((pair.client.stats().timeouts, pair.client.stats().losses), (0, 1), "{kind:?}");
+    }
+}
+
+#[test]
+fn packets_that_overtake_one_another_by_two_are_no_loss() {
+    let mut pair = Pair::open(1500);
+    pair.request(&message(20, 20_000, 1));
+    pair.poll_client();
+    let packets: Vec<_> = pair.to_server.drain(..).collect();
+    for group in packets.chunks(3) {
+        for packet in group.iter().rev() {
+            pair.deliver_to_server(packet);
+        }
+    }
+    pair.run();
+    assert_eq!((pair.complete.len(), pair.client.stats().losses, pair.client.stats().sent_again), (1, 0, 0));
+}
+
+#[test]
+fn a_request_that_is_executed_for_long_is_not_sent_again() {
+    let mut pair = Pair::open(1500);
+    pair.answering = Answering::Later;
+    pair.request(&message(40, 40, 1));
+    pair.run();
+    let (first, _) = pair.executed[0].clone();
+    for seed in 0..40 {
+        pair.request(&message(40, 40, seed));
+        pair.run();
+        let (token, message) = pair.executed.last().unwrap().clone();
+        pair.server.respond(token, &answer(&message));
+        pair.run();
+    }
+    assert_eq!(pair.client.stats().sent_again, 1, "once it looks lost; then the server says that it is at work");
+    assert_eq!(pair.executed.len(), 41);
+    pair.server.respond(first, b"at last");
+    pair.run();
+    assert_eq!(pair.complete.len(), 41);
+}
+
+#[test]
+fn what_waits_for_the_window_is_sent_when_it_opens() {
+    let mut pair = Pair::new(1500);
+    pair.client = Client::new(ClientConfig { slots: 32, ..client_config(1500) }, None, pair.now);
+    pair.run();
+    // A silent network closes the window.
+    pair.request(&message(40, 40, 0));
+    for _ in 0..10 {
+        pair.lose_all();
+        pair.step_to_timeout();
+    }
+    assert_eq!(pair.client.window(), 1);
+    for seed in 1..32 {
+        pair.request(&message(3000, 40, seed));
+    }
+    pair.poll_client();
+    assert_eq!(pair.to_server.len(), 1);
+    pair.run();
+    assert_eq!((pair.complete.len(), pair.executed.len()), (32, 32));
+    assert!(pair.client.window() > 1);
+}
+
+/// Delivers only packets up to a length, as a network does.
+fn run_over(pair: &mut Pair, longest: usize) {
+    for _ in 0..100 {
+        pair.poll_client();
+        pair.poll_server();
+        for packet in std::mem::take(&mut pair.to_server).iter().filter(|packet| packet.len() <= longest) {
+            pair.deliver_to_server(packet);
+        }
+        for packet in std::mem::take(&mut pair.to_client).iter().filter(|packet| packet.len() <= longest) {
+            pair.deliver_to_client(packet);
+        }
+        if pair.client.is_open() {
+            return;
+        }
+        if pair.client.poll_timeout().is_some_and(|at| at > pair.now) {
+            pair.step_to_timeout();
+        }
+    }
+}
+
+#[test]
+fn the_mtu_that_comes_through_is_found() {
+    for (own, path, found) in [(9000, 9000, 9000), (9000, 1500, 1500), (65_535, 9000, 8972), (8972, 1472, 1472)] {
+        let mut pair = Pair::new(own);
+        run_over(&mut pair, path);
+        assert!(pair.client.is_open(), "{own} over {path}");
+        assert_eq!(pair.client.mtu(), found);
+        pair.assert_round_trip(&message(20_000, 20_000, 1));
+        assert!(pair.longest <= path, "{own} over {path}: {} bytes", pair.longest);
+    }
+}
