@@ -99,10 +99,10 @@ fn serve(arguments: Arguments) -> Result<ExitCode, String> {
     })
 }
 
-/// What the ports have dropped, by reason, as the end of a line: `, dropped: missed 3, filtered 12`.
+/// What was dropped, by reason, as the end of a line: `, dropped: missed 3, rpc_checksum 12`.
 fn drops(slave: &Slave) -> String {
     let mut sums = BTreeMap::new();
-    slave.port_counters(&mut |name, count| {
+    slave.counters(&mut |name, count| {
         if let Some(reason) = name.strip_prefix("dropped_") {
             *sums.entry(reason).or_insert(0) += count;
         }

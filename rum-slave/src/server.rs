@@ -171,10 +171,13 @@ impl Slave {
         self.service.totals()
     }
 
-    /// Calls `sink` with the name and value of each counter of each port (see `Port::counters`).
-    pub fn port_counters(&self, sink: &mut dyn FnMut(&'static str, u64)) {
+    /// Calls `sink` with the name and value of each counter of each port (see `Port::counters`) and of the sessions on it.
+    pub fn counters(&self, sink: &mut dyn FnMut(&'static str, u64)) {
         for channel in &self.channels {
             channel.station.counters(sink);
+            for (name, count) in channel.server.stats().drops.by_reason() {
+                sink(name, count);
+            }
         }
     }
 

@@ -55,24 +55,24 @@ impl Drops {
         } += 1;
     }
 
-    /// Each reason with its number.
+    /// Each reason, as ports name their counters, with its number.
     pub fn by_reason(&self) -> [(&'static str, u64); 15] {
         [
-            ("truncated", self.truncated),
-            ("magic", self.magic),
-            ("version", self.version),
-            ("checksum", self.checksum),
-            ("kind", self.kind),
-            ("malformed", self.malformed),
-            ("session", self.session),
-            ("stale", self.stale),
-            ("duplicate", self.duplicate),
-            ("unsealed", self.unsealed),
-            ("forged", self.forged),
-            ("replayed", self.replayed),
-            ("cookie", self.cookie),
-            ("key", self.key),
-            ("refused", self.refused),
+            ("dropped_rpc_truncated", self.truncated),
+            ("dropped_rpc_magic", self.magic),
+            ("dropped_rpc_version", self.version),
+            ("dropped_rpc_checksum", self.checksum),
+            ("dropped_rpc_kind", self.kind),
+            ("dropped_rpc_malformed", self.malformed),
+            ("dropped_rpc_session", self.session),
+            ("dropped_rpc_stale", self.stale),
+            ("dropped_rpc_duplicate", self.duplicate),
+            ("dropped_rpc_unsealed", self.unsealed),
+            ("dropped_rpc_forged", self.forged),
+            ("dropped_rpc_replayed", self.replayed),
+            ("dropped_rpc_cookie", self.cookie),
+            ("dropped_rpc_key", self.key),
+            ("dropped_rpc_refused", self.refused),
         ]
     }
 
