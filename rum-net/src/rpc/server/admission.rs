@@ -148,8 +148,18 @@ impl Server {
                 return Ok(());
             }
             Some(session) if session.attempt == attempt => {
-                session.heard = now;
-                session.address = Some(from);
+                match (&session.keys, &keys) {
+                    // Another client that claims the same incarnation.
+                    (Some(own), Some(keys)) if keys.clients()[own.name].name.as_bytes() != hello.name => {
+                        return Err(Verdict::Taken);
+                    }
+                    // A hello that is repeated proves nothing about who repeats it: only packets that open move the session.
+                    (Some(_), _) => {}
+                    (None, _) => {
+                        session.heard = now;
+                        session.address = Some(from);
+                    }
+                }
                 let (session, verdict) = (session.grant.session, Verdict::Granted);
                 self.push_control(Control::HelloAck { to: from, attempt, client, session, verdict });
                 return Ok(());
@@ -231,3 +241,6 @@ impl Server {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
