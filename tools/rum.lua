@@ -25,7 +25,7 @@ end
 
 local KINDS = {
     [1] = "Hello", [2] = "HelloAck", [3] = "Request", [4] = "Response", [5] = "Probe", [6] = "Status", [7] = "Ack",
-    [8] = "Reset", [9] = "KeepAlive", [10] = "Bye",
+    [8] = "Reset", [9] = "KeepAlive", [10] = "Bye", [11] = "HelloRetry",
 }
 local OPCODES = {
     [1] = "stat", [2] = "reserve", [3] = "release", [4] = "read", [5] = "write", [6] = "open name",
@@ -35,17 +35,26 @@ local STATUSES = {
     [0] = "Ok", [1] = "Full", [2] = "StaleExtent", [3] = "NotOwner", [4] = "NoSuchName", [5] = "SizeDiffers",
     [6] = "Malformed", [7] = "Fenced", [8] = "Unsupported", [9] = "OutOfRange",
 }
+local VERDICTS = {
+    [0] = "Granted", [1] = "Full", [2] = "KeyNeeded", [3] = "KeyRefused", [4] = "NoKeys", [5] = "Taken",
+}
 local PAGE_KINDS = { [0] = "zeros", [1] = "data" }
-local FLAGS = { { 1, "answers_probe", "Answers a probe" }, { 2, "executing", "Is being executed" } }
+local FLAGS = {
+    { 1, "answers_probe", "Answers a probe" }, { 2, "executing", "Is being executed" }, { 4, "wants_ack", "Wants an ack" },
+    { 8, "sealed", "Sealed" },
+}
+local SEALED = 8
 
-local HELLO, HELLO_ACK, REQUEST, RESPONSE, PROBE, STATUS, ACK = 1, 2, 3, 4, 5, 6, 7
+local HELLO, HELLO_ACK, REQUEST, RESPONSE, PROBE, STATUS, ACK, HELLO_RETRY = 1, 2, 3, 4, 5, 6, 7, 11
 local CARRY_MESSAGE = set { REQUEST, RESPONSE }
-local CARRY_FRAGMENT_SET = set { PROBE, STATUS, ACK }
-local FROM_CLIENT = set { HELLO, REQUEST, PROBE, ACK }
+-- How many sets of fragments at least and at most.
+local FRAGMENT_SETS = { [PROBE] = { 1, 1 }, [STATUS] = { 1, 1 }, [ACK] = { 0, 2 } }
+local FRAGMENT_SET_BYTES = 16
 local OK, SIZE_DIFFERS = 0, 5
+local GRANTED = 0
 
 -- Layouts: name, type, what it is, names of its values ----------------------------------------------------------------
--- Types: u8 u16 u32 u64, x32 x64 (in hexadecimal), u128 and hash (bytes), bool, and zeroN for N reserved bytes.
+-- Types: u8 u16 u32 u64, x32 x64 (in hexadecimal), u128, hash and tag (bytes), bool, and zeroN for N reserved bytes.
 
 local HEADER = {
     { "checksum", "x32", "Checksum (CRC32C)" },
@@ -57,23 +66,43 @@ local HEADER = {
     { "message_bytes", "u32", "Bytes of the message" },
     { "offset", "u32", "Offset in the message" },
     { "idle", "x32", "Idle slots" },
-    { "ahead", "u32", "Ahead" },
+    { "ahead", "u16", "Ahead" },
+    { "window", "u16", "Window" },
     { "payload_bytes", "u16", "Bytes of payload" },
     { "flags", "x16", "Flags" },
 }
+-- Follows the payload of a sealed packet.
+local TRAILER = { { "counter", "u64", "Counter" }, { "tag", "tag", "Tag" } }
 local PAYLOADS = {
     [HELLO] = {
         { "hello.client", "u128", "Client's incarnation" },
         { "hello.mtu", "u32", "MTU" },
         { "hello.slots", "u32", "Slots" },
         { "hello.channel", "u32", "Channel" },
+        { "hello.cookie", "u128", "Cookie" },
+        { "hello.name_bytes", "u8", "Bytes of the name" },
+        { "hello.handshake_bytes", "u8", "Bytes of the handshake" },
+        { rest_of = "hello.name_bytes", field = "hello.name" },
+        { rest_of = "hello.handshake_bytes", field = "handshake" },
     },
     [HELLO_ACK] = {
         { "hello_ack.client", "u128", "Client's incarnation" },
-        { "hello_ack.server", "u128", "Server's incarnation" },
-        { "hello_ack.mtu", "u32", "MTU" },
-        { "hello_ack.slots", "u32", "Slots" },
+        { "hello_ack.verdict", "u8", "Verdict", VERDICTS },
+        { "hello_ack.handshake_bytes", "u8", "Bytes of the handshake" },
+        "grant",
+        { rest_of = "hello_ack.handshake_bytes", field = "handshake" },
     },
+    [HELLO_RETRY] = {
+        { "hello_retry.client", "u128", "Client's incarnation" },
+        { "hello_retry.cookie", "u128", "Cookie" },
+    },
+}
+-- In a hello-ack that grants a session in the clear.
+local GRANT = {
+    { "grant.server", "u128", "Server's incarnation" },
+    { "grant.session", "x64", "Session" },
+    { "grant.mtu", "u32", "MTU" },
+    { "grant.slots", "u32", "Slots" },
 }
 local REQUEST_HEAD = { { "opcode", "u8", "Opcode", OPCODES }, { "reserved", "zero3", "Reserved" } }
 local RESPONSE_HEAD = { { "status", "u8", "Status", STATUSES }, { "reserved", "zero7", "Reserved" } }
@@ -129,7 +158,7 @@ local TYPES = {
     u32 = { 4, ProtoField.uint32, base.DEC }, u64 = { 8, ProtoField.uint64, base.DEC },
     x16 = { 2, ProtoField.uint16, base.HEX }, x32 = { 4, ProtoField.uint32, base.HEX },
     x64 = { 8, ProtoField.uint64, base.HEX }, bool = { 1, ProtoField.uint8, base.DEC },
-    u128 = { 16, ProtoField.bytes }, hash = { 32, ProtoField.bytes },
+    u128 = { 16, ProtoField.bytes }, tag = { 16, ProtoField.bytes }, hash = { 32, ProtoField.bytes },
     zero3 = { 3, ProtoField.bytes }, zero7 = { 7, ProtoField.bytes },
 }
 local fields = {}
@@ -142,7 +171,7 @@ local function define(layout)
     for _, item in ipairs(layout) do
         if type(item) == "table" and item.list then
             define(item.list)
-        elseif type(item) == "table" and not fields[item[1]] then
+        elseif type(item) == "table" and item[1] and not fields[item[1]] then
             local kind = TYPES[item[2]]
             local abbreviation = "rum." .. item[1]
             if kind[3] then
@@ -154,7 +183,7 @@ local function define(layout)
     end
 end
 
-for _, layout in ipairs { HEADER, REQUEST_HEAD, RESPONSE_HEAD } do define(layout) end
+for _, layout in ipairs { HEADER, TRAILER, GRANT, REQUEST_HEAD, RESPONSE_HEAD } do define(layout) end
 for _, table_of_layouts in ipairs { PAYLOADS, REQUESTS, RESPONSES, REFUSALS } do
     for _, layout in pairs(table_of_layouts) do define(layout) end
 end
@@ -164,8 +193,11 @@ end
 add_field("list_count", ProtoField.uint32("rum.list_count", "Count"))
 add_field("page_kind", ProtoField.uint8("rum.page_kind", "Kind of page", base.DEC, PAGE_KINDS))
 add_field("data", ProtoField.bytes("rum.data", "Page's data"))
-add_field("fragments", ProtoField.bytes("rum.fragments", "Set of fragments (128 bits, the lowest first)"))
-add_field("fragment_count", ProtoField.uint32("rum.fragment_count", "Fragments in the set"))
+add_field("hello.name", ProtoField.string("rum.hello.name", "Client's name"))
+add_field("handshake", ProtoField.bytes("rum.handshake", "Message of the handshake"))
+add_field("encrypted", ProtoField.bytes("rum.encrypted", "Encrypted payload"))
+add_field("fragments", ProtoField.string("rum.fragments", "Fragments that are there"))
+add_field("fragments_lost", ProtoField.string("rum.fragments_lost", "Fragments that are lost"))
 add_field("fragment", ProtoField.bytes("rum.fragment", "Later part of a message"))
 add_field("padding", ProtoField.bytes("rum.padding", "Padding"))
 add_field("checksum_status", ProtoField.uint8("rum.checksum_status", "Checksum is", base.DEC, { [0] = "wrong", [1] = "good" }))
@@ -213,7 +245,7 @@ local Reader = {}
 Reader.__index = Reader
 
 function Reader.new(range, tree, is_whole)
-    return setmetatable({ range = range, at = 0, tree = tree, is_whole = is_whole, is_over = false }, Reader)
+    return setmetatable({ range = range, at = 0, tree = tree, is_whole = is_whole, is_over = false, values = {} }, Reader)
 end
 
 function Reader:left()
@@ -253,6 +285,7 @@ function Reader:field(item, tree)
     if bytes == 8 then return range:le_uint64() end
     local value = range:le_uint()
     if names and not names[value] then self:complain("Unknown " .. title:lower() .. " " .. value) end
+    self.values[name] = value
     if kind == "bool" and value > 1 then self:complain(title .. " is neither 0 nor 1") end
     return value
 end
@@ -306,12 +339,30 @@ function Reader:data()
     end
 end
 
+-- As many bytes as an earlier field says.
+function Reader:rest_of(item)
+    local bytes = self.values[item.rest_of] or 0
+    local range = bytes > 0 and self:take(bytes, "what " .. item.rest_of .. " says")
+    if range then self.tree:add(fields[item.field], range) end
+end
+
+-- What a hello-ack grants, unless the handshake hides it.
+function Reader:grant()
+    if self.values["hello_ack.verdict"] == GRANTED and self.values["hello_ack.handshake_bytes"] == 0 then
+        self:layout(GRANT)
+    end
+end
+
 function Reader:layout(layout)
     for _, item in ipairs(layout) do
         if item == "kinds" then
             self:kinds()
         elseif item == "data" then
             self:data()
+        elseif item == "grant" then
+            self:grant()
+        elseif item.rest_of then
+            self:rest_of(item)
         elseif item.list then
             self:list(item)
         else
@@ -385,25 +436,38 @@ local function response(range, tree, is_whole, entry, pinfo)
     return about .. ", " .. STATUSES[status]
 end
 
-local function fragment_set(range, tree)
-    if range:len() == 0 then return end
-    if range:len() % 16 ~= 0 then
-        tree:add_proto_expert_info(experts.malformed, "A set of fragments has 16 bytes")
-        return
-    end
-    for at = 0, range:len() - 16, 16 do
-        local one = range(at, 16)
-        tree:add(fields.fragments, one)
-        local count = 0
-        for byte = 0, 15 do
-            local bits = one(byte, 1):uint()
-            while bits > 0 do
-                count = count + band(bits, 1)
-                bits = rshift(bits, 1)
-            end
+-- The numbers of a set's bits, the lowest first, runs as FIRST-LAST.
+local function numbers(set)
+    local runs, first = {}, nil
+    for number = 0, 8 * FRAGMENT_SET_BYTES do
+        local is_in = number < 8 * FRAGMENT_SET_BYTES
+            and band(rshift(set(math.floor(number / 8), 1):uint(), number % 8), 1) == 1
+        if is_in then
+            first = first or number
+        elseif first then
+            runs[#runs + 1] = first == number - 1 and tostring(first) or first .. "-" .. number - 1
+            first = nil
         end
-        tree:add(fields.fragment_count, one, count):set_generated()
     end
+    return #runs > 0 and table.concat(runs, " ") or "none"
+end
+
+local function fragment_sets(range, tree, kind)
+    local least, most = FRAGMENT_SETS[kind][1], FRAGMENT_SETS[kind][2]
+    local count = range:len() / FRAGMENT_SET_BYTES
+    if count ~= math.floor(count) or count < least or count > most then
+        tree:add_proto_expert_info(experts.malformed, "Sets of fragments have 16 bytes, and here are " .. range:len())
+        return ""
+    end
+    local names = { "fragments", "fragments_lost" }
+    local about = ""
+    for at = 0, count - 1 do
+        local one = range(at * FRAGMENT_SET_BYTES, FRAGMENT_SET_BYTES)
+        local list = numbers(one)
+        tree:add(fields[names[at + 1]], one, list)
+        about = about .. (at == 0 and ", has " or ", lost ") .. list
+    end
+    return about
 end
 
 local function payload(values, range, tree, pinfo)
@@ -411,8 +475,10 @@ local function payload(values, range, tree, pinfo)
     if PAYLOADS[kind] then
         local reader = Reader.new(range, tree, true)
         reader:layout(PAYLOADS[kind])
-    elseif CARRY_FRAGMENT_SET[kind] then
-        fragment_set(range, tree)
+        local verdict = VERDICTS[reader.values["hello_ack.verdict"]]
+        if verdict then return ", " .. verdict end
+    elseif FRAGMENT_SETS[kind] then
+        return fragment_sets(range, tree, kind)
     elseif CARRY_MESSAGE[kind] then
         if values.offset > 0 then
             tree:add(fields.fragment, range)
@@ -430,6 +496,9 @@ end
 
 local HEADER_BYTES = 0
 for _, item in ipairs(HEADER) do HEADER_BYTES = HEADER_BYTES + TYPES[item[2]][1] end
+local TRAILER_BYTES = 0
+for _, item in ipairs(TRAILER) do TRAILER_BYTES = TRAILER_BYTES + TYPES[item[2]][1] end
+local NEED_PAYLOAD = set { HELLO, HELLO_ACK, HELLO_RETRY, REQUEST, RESPONSE, PROBE, STATUS }
 
 local function header(range, tree)
     local reader, values = Reader.new(range, tree, true), {}
@@ -438,18 +507,46 @@ local function header(range, tree)
     return values
 end
 
+local function is_sealed(values)
+    return band(values.flags, SEALED) ~= 0
+end
+
 -- Checks length and checksum; false when the rest is not to be believed.
 local function is_sound(buffer, values, tree)
-    local bytes = HEADER_BYTES + values.payload_bytes
+    local bytes = HEADER_BYTES + values.payload_bytes + (is_sealed(values) and TRAILER_BYTES or 0)
     if buffer:reported_len() < bytes then
         tree:add_proto_expert_info(experts.malformed, "Cut short: the header says " .. bytes .. " bytes")
         return false
+    end
+    if is_sealed(values) then
+        -- Its tag covers all of it, and only who has the keys can check it.
+        if values.checksum ~= 0 then tree:add_proto_expert_info(experts.checksum, "A sealed packet has no checksum") end
+        return values.checksum == 0
     end
     if buffer:len() < bytes then return true end
     local is_good = crc32c(buffer(4, bytes - 4):raw()) == values.checksum
     tree:add(fields.checksum_status, buffer(0, 4), is_good and 1 or 0):set_generated()
     if not is_good then tree:add_proto_expert_info(experts.checksum, "Wrong checksum") end
     return is_good
+end
+
+-- Shows what follows the header; returns where it ends.
+local function body(buffer, values, tree, pinfo)
+    local bytes = math.min(values.payload_bytes, buffer:len() - HEADER_BYTES)
+    local finish = HEADER_BYTES + bytes
+    if is_sealed(values) then
+        pinfo.cols.info:append(", sealed")
+        if bytes > 0 then tree:add(fields.encrypted, buffer(HEADER_BYTES, bytes)) end
+        if buffer:len() < finish + TRAILER_BYTES then return buffer:len() end
+        Reader.new(buffer(finish, TRAILER_BYTES), tree, true):layout(TRAILER)
+        return finish + TRAILER_BYTES
+    end
+    if bytes > 0 then
+        pinfo.cols.info:append(payload(values, buffer(HEADER_BYTES, bytes), tree, pinfo))
+    elseif values.payload_bytes == 0 and NEED_PAYLOAD[values.kind] then
+        tree:add_proto_expert_info(experts.malformed, "No payload")
+    end
+    return finish
 end
 
 function rum.dissector(buffer, pinfo, root)
@@ -473,14 +570,8 @@ function rum.dissector(buffer, pinfo, root)
         pinfo.cols.info:append(" [damaged]")
         return
     end
-    local bytes = math.min(values.payload_bytes, buffer:len() - HEADER_BYTES)
-    if bytes > 0 then
-        pinfo.cols.info:append(payload(values, buffer(HEADER_BYTES, bytes), tree, pinfo) or "")
-    elseif CARRY_MESSAGE[values.kind] then
-        tree:add_proto_expert_info(experts.malformed, "An empty message")
-    end
-    local padding = buffer:len() - HEADER_BYTES - bytes
-    if padding > 0 then tree:add(fields.padding, buffer(HEADER_BYTES + bytes, padding)) end
+    local finish = body(buffer, values, tree, pinfo)
+    if finish < buffer:len() then tree:add(fields.padding, buffer(finish)) end
 end
 
 DissectorTable.get("ethertype"):add(ETHERTYPE, rum)

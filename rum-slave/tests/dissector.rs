@@ -16,13 +16,22 @@ use rum_net::{
         inject::Inject,
         memory::{MemoryHub, MemoryPort},
     },
-    wire::message::{
-        FREE_NAME_REQUEST_BYTES, NAME_EXTENTS_REQUEST_BYTES, Opcode, OpenNameRefusal, ResponseError, Status,
-        decode_empty_response, decode_name_extents_response, encode_free_name, encode_name_extents, encode_renew,
+    rpc::Incarnation,
+    seal::{ClientKey, Key, KeyFile},
+    wire::{
+        checksum::Checksummer,
+        ethernet::EthernetHeader,
+        header::{HEADER_BYTES, Header, Kind},
+        hello::Verdict,
+        message::{
+            FREE_NAME_REQUEST_BYTES, NAME_EXTENTS_REQUEST_BYTES, Opcode, OpenNameRefusal, PageKind, ResponseError,
+            Status, WRITE_HEAD_MAX_BYTES, decode_empty_response, decode_name_extents_response, encode_free_name,
+            encode_name_extents, encode_renew, encode_write_head,
+        },
     },
 };
-use rum_slave::{Options, Slave};
-use support::{TestClient, page, pattern};
+use rum_slave::{Options, Slave, SlaveHandle};
+use support::{TestClient, page, pattern, wait_for};
 
 fn dissector() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../tools/rum.lua")
@@ -38,7 +47,7 @@ fn is_skipped() -> bool {
 }
 
 /// Fields that are looked at.
-const FIELDS: [&str; 27] = [
+const FIELDS: [&str; 41] = [
     "frame.number",
     "rum",
     "rum.malformed",
@@ -49,6 +58,7 @@ const FIELDS: [&str; 27] = [
     "rum.opcode",
     "rum.answer_to",
     "rum.kind",
+    "rum.offset",
     "rum.status",
     "rum.count",
     "rum.extent.index",
@@ -61,8 +71,21 @@ const FIELDS: [&str; 27] = [
     "rum.create",
     "rum.total",
     "rum.from",
+    "rum.window",
     "rum.hello.mtu",
-    "rum.hello_ack.mtu",
+    "rum.hello.name",
+    "rum.hello.cookie",
+    "rum.hello_retry.cookie",
+    "rum.hello_ack.verdict",
+    "rum.grant.mtu",
+    "rum.handshake",
+    "rum.flag.wants_ack",
+    "rum.flag.sealed",
+    "rum.counter",
+    "rum.tag",
+    "rum.encrypted",
+    "rum.fragments",
+    "rum.fragments_lost",
     "rum.hash",
     "rum.fragment",
     "rum.request_in",
@@ -109,18 +132,27 @@ fn count(packets: &Packets, fields: &[&str]) -> usize {
     packets.iter().filter(|packet| fields.iter().any(|field| !packet[*field].is_empty())).count()
 }
 
-/// A session with every message and the commonest refusals, in the file `capture`. Long messages take several packets.
-fn session(capture: &Path) {
+/// A slave that has all that goes through its port captured in a file.
+fn start(capture: &Path, options: Options) -> (MemoryHub, SlaveHandle) {
     let (hub, port) = MemoryHub::new(1500).unwrap();
-    let slave = Slave::start(vec![Box::new(port)], Options::new(64 << 20)).unwrap();
-    let mut client = TestClient::connect(Box::new(Capture::new(hub.connect().unwrap(), capture).unwrap()));
+    let port: Box<dyn Port> = Box::new(Capture::new(port, capture).unwrap());
+    (hub, Slave::start(vec![port], options).unwrap())
+}
+
+/// A session with every message and every status. Long messages take several packets.
+fn every_message(hub: &MemoryHub) {
+    let mut client = TestClient::connect(Box::new(hub.connect().unwrap()));
     client.stat();
     let extents = client.reserve(3).unwrap();
     client.write(&[(page(extents[0], 7), &pattern(1)), (page(extents[1], 9), &pattern(2))]).unwrap();
     assert_eq!(client.read(&[page(extents[0], 7), page(extents[0], 8)]).unwrap(), [pattern(1), [0; 4096]]);
     client.release(&extents[..2]).unwrap();
-    assert_eq!(client.read(&[page(extents[0], 7)]), Err(ResponseError::Refused(Status::StaleExtent)));
-    assert_eq!(client.reserve(4096), Err(ResponseError::Refused(Status::Full)));
+    const REFUSED: fn(Status) -> ResponseError = ResponseError::Refused;
+    assert_eq!(client.read(&[page(extents[0], 7)]), Err(REFUSED(Status::StaleExtent)));
+    assert_eq!(client.read(&[page(extents[2], 4096)]), Err(REFUSED(Status::OutOfRange)));
+    assert_eq!(client.reserve(4096), Err(REFUSED(Status::Full)));
+    let mut other = TestClient::connect(Box::new(hub.connect().unwrap()));
+    assert_eq!(other.read(&[page(extents[2], 1)]), Err(REFUSED(Status::NotOwner)));
     let hash = [0xAB; 32];
     client.open_name(hash, Some(5 << 20)).unwrap();
     let refusal = client.open_name(hash, Some(6 << 20)).unwrap_err();
@@ -129,12 +161,111 @@ fn session(capture: &Path) {
     let named = client.ask(encode_name_extents(&hash, 2, &mut buffer), &[]).unwrap();
     assert_eq!(decode_name_extents_response(&named).unwrap().len(), 3);
     let mut buffer = [0; FREE_NAME_REQUEST_BYTES];
-    decode_empty_response(&client.ask(encode_free_name(&hash, &mut buffer), &[]).unwrap()).unwrap();
+    let mut free_name = || decode_empty_response(&client.ask(encode_free_name(&hash, &mut buffer), &[]).unwrap());
+    free_name().unwrap();
+    assert_eq!(free_name(), Err(REFUSED(Status::NoSuchName)));
     decode_empty_response(&client.ask(encode_renew(&mut [0; 4]), &[]).unwrap()).unwrap();
-    client.keep_alive();
+    // Too short for its opcode; an opcode that nobody knows.
+    assert_eq!(decode_empty_response(&client.ask(&[2, 0, 0, 0], &[]).unwrap()), Err(REFUSED(Status::Malformed)));
+    assert_eq!(decode_empty_response(&client.ask(&[99, 0, 0, 0], &[]).unwrap()), Err(REFUSED(Status::Unsupported)));
     client.bye().unwrap();
-    drop(client);
+    let fenced = client.ask(encode_renew(&mut [0; 4]), &[]).unwrap();
+    assert_eq!(decode_empty_response(&fenced), Err(REFUSED(Status::Fenced)));
+}
+
+/// Packets of the transport that an undisturbed session does not have.
+fn losses_and_ends(hub: &MemoryHub) {
+    let lossy = Inject::new(hub.connect().unwrap(), "loss=0.05,seed=11".parse().unwrap());
+    let mut client = TestClient::connect(Box::new(lossy));
+    let extent = client.reserve(1).unwrap()[0];
+    let bytes = pattern(1);
+    let pages: Vec<_> = (0..32).map(|number| (page(extent, number), &bytes)).collect();
+    let names: Vec<_> = pages.iter().map(|(page, _)| *page).collect();
+    for _ in 0..10 {
+        client.write(&pages).unwrap();
+        assert!(client.read(&names).unwrap().iter().all(|page| *page == bytes));
+    }
+    // An answer that is not taken is late, and the slave is asked for it.
+    let timeouts = client.stats().timeouts;
+    let kinds: Vec<_> = names[..5].iter().map(|page| (*page, PageKind::Data)).collect();
+    assert!(client.begin(encode_write_head(&kinds, &mut [0; WRITE_HEAD_MAX_BYTES]), &[5; 5 * 4096]));
+    wait_for("a timeout", || {
+        client.send_only();
+        client.stats().timeouts > timeouts
+    });
+    client.stat();
+    client.keep_alive();
+    client.close();
+    wait_for("the slave's bye", || {
+        client.turn();
+        client.is_closed()
+    });
+    let mut port = hub.connect().unwrap();
+    let ethernet = EthernetHeader { destination: port.mac(), source: port.mac() }.encode();
+    let mut stranger = [0; HEADER_BYTES];
+    Header::new(Kind::KeepAlive, 77, 0).encode(&mut stranger, &[], &mut Checksummer::new());
+    port.transmit(LinkId(0), &[&ethernet, &stranger]).unwrap();
+    port.flush();
+    wait_for("the reset", || port.receive(1, &mut |_, _| ()) > 0);
+}
+
+/// A client whom the slave does not let in.
+fn refused(hub: &MemoryHub, incarnation: u128, key: Option<ClientKey>, verdict: Verdict) {
+    let mut client = TestClient::opening_with(Box::new(hub.connect().unwrap()), Incarnation(incarnation), key);
+    wait_for("a refusal", || {
+        client.turn();
+        client.refusal() == Some(verdict)
+    });
+}
+
+fn key(name: &str, byte: u8) -> ClientKey {
+    ClientKey { name: name.to_owned(), key: Key::from_bytes([byte; 32]), quota_bytes: None }
+}
+
+/// Sealed sessions, and clients who are not let in.
+fn sealed(hub: &MemoryHub) {
+    let mut client = TestClient::opening_with(Box::new(hub.connect().unwrap()), Incarnation(1), Some(key("ada", 1)));
+    wait_for("the session", || {
+        client.turn();
+        client.is_open()
+    });
+    let extent = client.reserve(1).unwrap()[0];
+    let bytes = pattern(3);
+    let pages: Vec<_> = (0..32).map(|number| (page(extent, number), &bytes)).collect();
+    client.write(&pages).unwrap();
+    assert_eq!(client.read(&[page(extent, 5)]).unwrap(), [bytes]);
+    refused(hub, 2, None, Verdict::KeyNeeded);
+    refused(hub, 3, Some(key("ada", 9)), Verdict::KeyRefused);
+    refused(hub, 1, Some(key("bob", 2)), Verdict::Taken);
+    client.close();
+    wait_for("the slave's bye", || {
+        client.turn();
+        client.is_closed()
+    });
+}
+
+/// Captures three slaves: an open one, one with room for a single client, and one with keys.
+fn captures(directory: &Path) -> [PathBuf; 3] {
+    let captures = ["open.pcapng", "small.pcapng", "sealed.pcapng"].map(|name| directory.join(name));
+    let (hub, slave) = start(&captures[0], Options::new(64 << 20));
+    every_message(&hub);
+    losses_and_ends(&hub);
+    refused(&hub, 4, Some(key("ada", 1)), Verdict::NoKeys);
     drop(slave);
+    let (hub, slave) = start(&captures[1], Options { max_sessions: 1, ..Options::new(64 << 20) });
+    let _first = TestClient::connect(Box::new(hub.connect().unwrap()));
+    refused(&hub, 5, None, Verdict::Full);
+    drop(slave);
+    let lines = [key("ada", 1), key("bob", 2)].map(|key| format!("{} {}\n", key.name, &*key.key.to_hex()));
+    let keys = Some(KeyFile::parse("keys", &lines.concat()).unwrap().into());
+    let (hub, slave) = start(&captures[2], Options { keys, ..Options::new(64 << 20) });
+    sealed(&hub);
+    drop(slave);
+    captures
+}
+
+fn numbers(from: impl IntoIterator<Item = u8>) -> BTreeSet<String> {
+    from.into_iter().map(|number| number.to_string()).collect()
 }
 
 #[test]
@@ -143,28 +274,33 @@ fn every_message_is_decoded_to_its_last_field() {
         return;
     }
     let directory = tempfile::tempdir().unwrap();
-    let capture = directory.path().join("a.pcapng");
-    session(&capture);
+    let captures = captures(directory.path()).map(|capture| dissect(&capture));
+    messages_are_decoded(&captures[0]);
+    losses_are_decoded(&captures[0]);
+    seals_are_decoded(&captures[2]);
 
-    let capture = dissect(&capture);
-    assert!(capture.len() > 30, "{} packets", capture.len());
-    assert_eq!(count(&capture, &["rum"]), capture.len(), "packets that are not RUM's");
-    let wrong = ["rum.malformed", "rum.bad_checksum", "_ws.malformed", "_ws.lua.error"];
-    assert_eq!(count(&capture, &wrong), 0, "{capture:?}");
-    assert_eq!(distinct(&capture, "rum.checksum_status"), BTreeSet::from(["1".to_owned()]));
-    let opcodes: BTreeSet<String> = Opcode::ALL.iter().map(|opcode| (*opcode as u8).to_string()).collect();
-    assert_eq!(distinct(&capture, "rum.opcode"), opcodes);
-    assert_eq!(distinct(&capture, "rum.answer_to"), opcodes);
-    let kinds = distinct(&capture, "rum.kind");
-    assert!(["1", "2", "3", "4", "9"].iter().all(|kind| kinds.contains(*kind)), "{kinds:?}");
-    let statuses = [Status::Ok, Status::Full, Status::StaleExtent, Status::SizeDiffers];
-    let statuses: BTreeSet<String> = statuses.iter().map(|status| (*status as u8).to_string()).collect();
-    assert_eq!(distinct(&capture, "rum.status"), statuses);
+    let all: Packets = captures.into_iter().flatten().collect();
+    assert_eq!(count(&all, &["rum"]), all.len(), "packets that are not RUM's");
+    let wrong = ["rum.bad_checksum", "_ws.lua.error"];
+    let wrong: Packets =
+        all.iter().filter(|packet| wrong.iter().any(|flag| !packet[*flag].is_empty())).cloned().collect();
+    assert!(wrong.is_empty(), "{wrong:?}");
+    // The two requests that are, and nothing else.
+    assert_eq!(values(&all, &[("_ws.malformed", "*")], "rum.opcode"), ["2", "99"]);
+    assert_eq!(count(&all, &["_ws.malformed"]), count(&all, &["rum.malformed"]));
+    assert_eq!(distinct(&all, "rum.checksum_status"), numbers([1]));
+    assert_eq!(distinct(&all, "rum.kind"), numbers(1..=11));
+    assert_eq!(distinct(&all, "rum.status"), numbers(Status::ALL.map(|status| status as u8)));
+    assert_eq!(distinct(&all, "rum.hello_ack.verdict"), numbers(0..=5));
+}
 
+/// What `every_message` said.
+fn messages_are_decoded(capture: &Packets) {
+    assert_eq!(distinct(capture, "rum.answer_to"), numbers(Opcode::ALL.map(|opcode| opcode as u8)));
     for (filter, field, expected) in [
-        (&[("rum.opcode", "2")][..], "rum.count", &["3", "4096"][..]),
+        (&[("rum.opcode", "2"), ("rum.count", "*")][..], "rum.count", &["3", "4096", "1"][..]),
         (&[("rum.opcode", "3")][..], "rum.extent.index", &["0", "1"]),
-        (&[("rum.opcode", "4")][..], "rum.page.number", &["7", "8", "7"]),
+        (&[("rum.opcode", "4")][..], "rum.page.number", &["7", "8", "7", "4096", "1"]),
         (&[("rum.opcode", "5")][..], "rum.page_kind", &["1", "1"]),
         (&[("rum.answer_to", "1")][..], "rum.stat.capacity", &["64"]),
         (&[("rum.answer_to", "1")][..], "rum.stat.lease_ms", &["10000"]),
@@ -176,24 +312,85 @@ fn every_message_is_decoded_to_its_last_field() {
         (&[("rum.status", "5")][..], "rum.size", &["5242880"]),
         (&[("rum.opcode", "7")][..], "rum.from", &["2"]),
         (&[("rum.answer_to", "7")][..], "rum.list_count", &["3"]),
-        (&[("rum.hello.mtu", "*")][..], "rum.hello.mtu", &["1500"]),
-        (&[("rum.hello_ack.mtu", "*")][..], "rum.hello_ack.mtu", &["1500"]),
+        (&[("rum.opcode", "8")][..], "rum.hash", &["ab".repeat(32).as_str(), "ab".repeat(32).as_str()]),
+        // A session has two hellos: the second shows the cookie.
+        (&[("rum.hello.mtu", "*")][..], "rum.hello.mtu", &["1500", "1500"]),
+        (&[("rum.grant.mtu", "*")][..], "rum.grant.mtu", &["1500"]),
     ] {
-        let mut found = values(&capture, filter, field);
+        // Later sessions say the same again, and a packet may have been sent twice.
+        let mut found = values(capture, filter, field);
+        assert!(found.len() >= expected.len(), "{field} where {filter:?}: {found:?}");
+        found.truncate(expected.len());
         if field.starts_with("rum.extent.") {
             found.sort();
         }
         assert_eq!(found, expected, "{field} where {filter:?}");
     }
-    assert_eq!(values(&capture, &[("rum.opcode", "8")], "rum.hash"), ["ab".repeat(32)]);
     // A page does not fit into a packet of 1,500 bytes: what follows the first is a part of it.
-    assert!(!values(&capture, &[("rum.kind", "3")], "rum.fragment").is_empty());
-    assert!(!values(&capture, &[("rum.kind", "4")], "rum.fragment").is_empty());
+    assert!(!values(capture, &[("rum.kind", "3")], "rum.fragment").is_empty());
+    assert!(!values(capture, &[("rum.kind", "4")], "rum.fragment").is_empty());
     // A response knows its request, by number and in time.
-    let requests = values(&capture, &[("rum.opcode", "1")], "frame.number");
-    assert_eq!(values(&capture, &[("rum.answer_to", "1")], "rum.request_in"), requests);
-    let times = values(&capture, &[("rum.answer_to", "*")], "rum.time");
+    let requests = values(capture, &[("rum.opcode", "1")], "frame.number");
+    assert_eq!(values(capture, &[("rum.answer_to", "1")], "rum.request_in")[..1], requests[..1]);
+    let times = values(capture, &[("rum.answer_to", "*")], "rum.time");
     assert!(times.iter().all(|time| (0.0..60.0).contains(&time.parse::<f64>().unwrap())), "{times:?}");
+}
+
+/// What `losses_and_ends` made the transport say.
+fn losses_are_decoded(capture: &Packets) {
+    let cookies = distinct(capture, "rum.hello_retry.cookie");
+    assert!(!cookies.is_empty() && distinct(capture, "rum.hello.cookie").is_superset(&cookies), "{cookies:?}");
+    assert!(distinct(capture, "rum.window").contains("32"), "the first window");
+    assert!(!values(capture, &[("rum.kind", "3"), ("rum.flag.wants_ack", "1")], "rum.offset").is_empty());
+    assert!(!values(capture, &[("rum.kind", "4"), ("rum.flag.wants_ack", "1")], "rum.offset").is_empty());
+    for kind in ["5", "6", "7"] {
+        let lists = values(capture, &[("rum.kind", kind)], "rum.fragments");
+        assert!(!lists.is_empty() && lists.iter().all(|list| is_list(list)), "{lists:?}");
+    }
+    let lost = values(capture, &[("rum.kind", "7")], "rum.fragments_lost");
+    assert!(!lost.is_empty() && lost.iter().all(|list| is_list(list) && list != "none"), "{lost:?}");
+    // Whoever says that one is lost has a later one, and not that one.
+    for packet in capture.iter().filter(|packet| !packet["rum.fragments_lost"].is_empty()) {
+        let [has, lost] = ["rum.fragments", "rum.fragments_lost"].map(|field| listed(&packet[field][0]));
+        assert!(has.is_disjoint(&lost) && has.last() > lost.last(), "{packet:?}");
+    }
+}
+
+/// The numbers of a list such as `0-3 7`.
+fn listed(list: &str) -> BTreeSet<u8> {
+    let run = |run: &str| {
+        let (first, last) = run.split_once('-').unwrap_or((run, run));
+        first.parse::<u8>().unwrap()..=last.parse().unwrap()
+    };
+    list.split(' ').filter(|list| *list != "none").flat_map(run).collect()
+}
+
+fn is_list(list: &str) -> bool {
+    listed(list).iter().all(|fragment| *fragment < 128)
+}
+
+/// What can be seen of sealed sessions.
+fn seals_are_decoded(capture: &Packets) {
+    let is_sealed = |packet: &&HashMap<String, Vec<String>>| packet["rum.flag.sealed"] == ["1"];
+    let sealed: Packets = capture.iter().filter(is_sealed).cloned().collect();
+    assert!(sealed.len() > 90, "{} sealed packets", sealed.len());
+    assert_eq!(count(&sealed, &["rum.opcode", "rum.status", "rum.checksum_status", "rum.fragments"]), 0);
+    assert_eq!(count(&sealed, &["rum.counter"]), sealed.len());
+    assert!(sealed.iter().all(|packet| packet["rum.tag"][0].len() == 32), "a tag has 16 bytes");
+    let kinds = distinct(&sealed, "rum.kind");
+    assert!(kinds.is_superset(&numbers([3, 4, 6, 10])) && kinds.is_disjoint(&numbers([1, 2, 11])), "{kinds:?}");
+    // Each direction counts its packets from 0.
+    for kinds in [&["3", "5", "7", "9"][..], &["4", "6"][..]] {
+        let way = |packet: &&HashMap<String, Vec<String>>| kinds.contains(&packet["rum.kind"][0].as_str());
+        let counters: Vec<u64> =
+            sealed.iter().filter(way).map(|packet| packet["rum.counter"][0].parse().unwrap()).collect();
+        assert_eq!(counters, Vec::from_iter(0..counters.len() as u64));
+    }
+    assert!(distinct(capture, "rum.hello.name").is_superset(&BTreeSet::from(["ada", "bob"].map(str::to_owned))));
+    let handshake = |kind| values(capture, &[("rum.kind", kind), ("rum.handshake", "*")], "rum.handshake");
+    assert!(handshake("1").iter().all(|message| message.len() == 2 * 80), "key, claim and tag");
+    assert!(handshake("2").iter().all(|message| message.len() == 2 * 80), "key, grant and tag");
+    assert!(!handshake("1").is_empty() && !handshake("2").is_empty());
 }
 
 #[test]
@@ -221,10 +418,6 @@ fn damage_is_flagged() {
 
 #[test]
 fn packets_over_udp_are_decoded_too() {
-    use rum_net::wire::{
-        checksum::Checksummer,
-        header::{HEADER_BYTES, Header, Kind},
-    };
     if is_skipped() {
         return;
     }
@@ -250,11 +443,6 @@ fn packets_over_udp_are_decoded_too() {
 
 /// Captures requests that suffer `faults` on their way; returns how many packets there are.
 fn send_all(capture: &Path, faults: &str) -> usize {
-    use rum_net::wire::{
-        checksum::Checksummer,
-        ethernet::EthernetHeader,
-        header::{HEADER_BYTES, Header, Kind},
-    };
     const PACKETS: u64 = 40;
     let (port, mut peer) = MemoryPort::pair(1500).unwrap();
     let mut port = Inject::new(Capture::new(port, capture).unwrap(), faults.parse().unwrap());

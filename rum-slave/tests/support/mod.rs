@@ -12,11 +12,13 @@ use rum_net::{
     PAGE_BYTES,
     port::{LinkId, MacAddr, Port},
     rpc::{
-        Incarnation, MAX_MESSAGE_BYTES,
+        ClientStats, Incarnation, MAX_MESSAGE_BYTES,
         client::{Client, ClientConfig, ClientEvent, RequestId},
     },
+    seal::ClientKey,
     wire::{
         ethernet::EthernetHeader,
+        hello::Verdict,
         message::{
             ExtentRef, OPEN_NAME_REQUEST_BYTES, OpenName, OpenNameRefusal, OpenedName, PageContent, PageKind, PageRef,
             READ_REQUEST_MAX_BYTES, RESERVE_REQUEST_BYTES, ReadResponse, ResponseError, Stat, WRITE_HEAD_MAX_BYTES,
@@ -70,10 +72,15 @@ impl TestClient {
 
     /// A session that is not open yet.
     pub fn opening(port: Box<dyn Port>, incarnation: Incarnation) -> Self {
+        Self::opening_with(port, incarnation, None)
+    }
+
+    /// A session that is not open yet, sealed if there is a key.
+    pub fn opening_with(port: Box<dyn Port>, incarnation: Incarnation, key: Option<ClientKey>) -> Self {
         let config =
             ClientConfig { incarnation, channel: 0, mtu: port.mtu(), slots: 16, max_request_bytes: MAX_MESSAGE_BYTES };
         Self {
-            rpc: Client::new(config, None, Instant::now()),
+            rpc: Client::new(config, key, Instant::now()),
             port,
             slave: None,
             responses: HashMap::new(),
@@ -99,6 +106,25 @@ impl TestClient {
 
     pub fn is_open(&self) -> bool {
         self.rpc.is_open()
+    }
+
+    /// What the slave said last, if it does not let the client in.
+    pub fn refusal(&self) -> Option<Verdict> {
+        self.rpc.refusal()
+    }
+
+    pub fn stats(&self) -> ClientStats {
+        self.rpc.stats()
+    }
+
+    /// Begins to end the session.
+    pub fn close(&mut self) {
+        self.rpc.close(Instant::now());
+    }
+
+    /// Whether the slave knows that the session has ended.
+    pub fn is_closed(&self) -> bool {
+        self.rpc.is_closed()
     }
 
     /// Takes and sends what there is; sleeps a little when there is nothing.
