@@ -5,7 +5,7 @@ mod vhost_common;
 use std::{
     cell::RefCell,
     fs::File,
-    os::fd::AsRawFd,
+    os::fd::{AsFd, AsRawFd},
     path::{Path, PathBuf},
     sync::{
         Arc,
@@ -17,7 +17,12 @@ use std::{
 
 use nix::{
     fcntl::{FallocateFlags, SealFlag, fallocate},
-    sys::eventfd::{EfdFlags, EventFd},
+    poll::{PollFd, PollFlags, poll},
+    sys::{
+        epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags},
+        eventfd::{EfdFlags, EventFd},
+        resource::{Resource, getrlimit, setrlimit},
+    },
 };
 use rum_net::port::vhost_user::{CloseReason, ListenOptions, VhostClientPort};
 use vhost_common::{EchoSlave, await_that, frame, hostile::*, socket_dir, try_echo};
@@ -399,6 +404,44 @@ fn a_saturated_blocking_call_descriptor_blocks_nobody() {
     await_that("all packets are taken", || hostile.used_index(FROM_CLIENT) == 2000);
     assert!(scene.slave.as_ref().unwrap().stats().calls > 100);
     scene.goes_on();
+}
+
+/// Every signal to a descriptor wakes all epolls that watch it: thousands of them make a call take half a millisecond.
+#[test]
+fn a_call_descriptor_that_is_slow_to_signal_costs_the_others_little() {
+    const ROUNDS: u16 = 3000;
+    let (limit, hard_limit) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
+    setrlimit(Resource::RLIMIT_NOFILE, hard_limit, hard_limit).unwrap();
+    let epolls = (hard_limit.saturating_sub(200)).min(4000);
+    let scene = Scene::new();
+    let mut hostile = Hostile::connect(scene.path());
+    hostile.shake_hands();
+    let watchers: Vec<Epoll> = (0..epolls).map(|_| Epoll::new(EpollCreateFlags::empty()).unwrap()).collect();
+    for watcher in &watchers {
+        for call in &hostile.calls {
+            watcher.add(call, EpollEvent::new(EpollFlags::EPOLLIN | EpollFlags::EPOLLET, 0)).unwrap();
+        }
+    }
+    let mut send = |round: u16| {
+        hostile.descriptor(FROM_CLIENT, 0, START + BUFFERS, 100, 0, 0);
+        hostile.available(FROM_CLIENT, round.into(), 0, round + 1);
+        await_that("the packet is taken", || hostile.used_index(FROM_CLIENT) == round + 1);
+    };
+    (0..ROUNDS).for_each(&mut send);
+    let put_off = scene.slave.as_ref().unwrap().stats().calls_put_off;
+    println!("{epolls} epolls on each descriptor: {put_off} of {ROUNDS} calls put off");
+    assert!(put_off > u64::from(ROUNDS) / 2, "{put_off} calls put off");
+    scene.goes_on();
+    let called =
+        || poll(&mut [PollFd::new(hostile.calls[FROM_CLIENT as usize].as_fd(), PollFlags::POLLIN)], 0u8) == Ok(1);
+    if called() {
+        hostile.calls[FROM_CLIENT as usize].read().unwrap();
+    }
+    send(ROUNDS);
+    await_that("a call that was put off is made at last", called);
+    drop((hostile, watchers));
+    scene.goes_on();
+    setrlimit(Resource::RLIMIT_NOFILE, limit, hard_limit).unwrap();
 }
 
 #[test]

@@ -13,6 +13,7 @@ use vhost::vhost_user::{BackendReqHandler, Error};
 
 use super::{
     CloseReason,
+    calls::Calls,
     device_ring::DeviceRing,
     negotiation::{FROM_CLIENT, Negotiation, SharedNegotiation, TO_CLIENT},
     notify::Signaller,
@@ -55,9 +56,23 @@ pub(super) struct Device {
     /// In the order of the rings' numbers.
     pub(super) kicks: [OwnedFd; 2],
     calls: [Option<OwnedFd>; 2],
+    called: Calls,
+    /// A call is owed for the ring: the client sleeps, and its calls are too dear for now.
+    owed: [bool; 2],
     mergeable: bool,
     /// The last packet for the client found no buffer: the slave wants to know when there are some.
     starved: bool,
+}
+
+/// Whether a client was called.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Call {
+    /// It polls, or there is nothing for it.
+    None,
+    /// It was called.
+    Made,
+    /// It is to be called then.
+    PutOff(Instant),
 }
 
 /// What a turn of messages has changed.
@@ -152,6 +167,8 @@ impl Connection {
                     from_client: from_client.ring,
                     kicks: [to_client.kick, from_client.kick],
                     calls: [to_client.call, from_client.call],
+                    called: Calls::default(),
+                    owed: [false; 2],
                     mergeable,
                     starved: false,
                 });
@@ -220,19 +237,31 @@ impl Device {
         self.starved = true;
     }
 
-    /// Shows the client what was taken and given, and calls it if it sleeps. Says whether it was called.
-    pub(super) fn publish(&mut self, signaller: &mut Signaller) -> Result<bool, CloseReason> {
-        let mut called = false;
-        let asleep = [(TO_CLIENT, self.to_client.publish()), (FROM_CLIENT, self.from_client.publish())];
-        for (ring, asleep) in asleep {
-            if let (true, Some(call)) = (asleep, &self.calls[ring]) {
-                if !signaller.signal(call) {
-                    return Err(CloseReason::BadCall);
-                }
-                called = true;
+    /// Shows the client what was taken and given, and calls it if it sleeps.
+    pub(super) fn publish(&mut self, signaller: &mut Signaller) -> Result<Call, CloseReason> {
+        self.owed[TO_CLIENT] |= self.to_client.publish();
+        self.owed[FROM_CLIENT] |= self.from_client.publish();
+        self.call(signaller)
+    }
+
+    /// Makes the calls that are owed, if the client may be called now.
+    pub(super) fn call(&mut self, signaller: &mut Signaller) -> Result<Call, CloseReason> {
+        if self.owed == [false; 2] {
+            return Ok(Call::None);
+        }
+        let start = Instant::now();
+        if let Some(until) = self.called.rests_until(start) {
+            return Ok(Call::PutOff(until));
+        }
+        for (owed, call) in self.owed.iter_mut().zip(&self.calls) {
+            if let (true, Some(call)) = (std::mem::take(owed), call)
+                && !signaller.signal(call)
+            {
+                return Err(CloseReason::BadCall);
             }
         }
-        Ok(called)
+        self.called.on_call(start, Instant::now());
+        Ok(Call::Made)
     }
 
     /// Before this side stops polling: asks for kicks. `true`: there is something to do already.

@@ -13,7 +13,7 @@ use std::{
 
 use super::{
     CloseReason, ETHERNET_HEADER_BYTES, MAX_PACKET_BYTES, MTU, VhostStats,
-    connection::{Connection, Progress},
+    connection::{Call, Connection, Progress},
     handshake,
     negotiation::{FROM_CLIENT, TO_CLIENT},
     notify::{self, Signaller},
@@ -80,6 +80,9 @@ pub struct VhostListenPort {
     cursor: usize,
     /// Slots of the connections with something to publish.
     dirty: Vec<u16>,
+    /// Links whose calls were put off, and the earliest time for one of them.
+    owed: Vec<LinkId>,
+    next_call: Option<Instant>,
     /// Connections still in their handshake.
     negotiating: usize,
     next_sweep: Instant,
@@ -142,6 +145,8 @@ impl VhostListenPort {
             polled: Vec::with_capacity(max_clients),
             cursor: 0,
             dirty: Vec::with_capacity(max_clients),
+            owed: Vec::with_capacity(max_clients),
+            next_call: None,
             negotiating: 0,
             next_sweep: Instant::now(),
             polls_to_events: 0,
@@ -442,11 +447,40 @@ impl VhostListenPort {
         let Some(connection) = self.slots[usize::from(slot)].as_deref_mut() else { return };
         connection.dirty = false;
         let Some(device) = &mut connection.device else { return };
-        match device.publish(&mut self.signaller) {
-            Ok(called) => self.stats.calls += u64::from(called),
-            Err(reason) => {
-                let link = connection.link;
-                self.close(link, reason);
+        let call = device.publish(&mut self.signaller);
+        let link = connection.link;
+        self.note_call(link, call);
+    }
+
+    fn note_call(&mut self, link: LinkId, call: Result<Call, CloseReason>) {
+        match call {
+            Ok(Call::None) => {}
+            Ok(Call::Made) => self.stats.calls += 1,
+            Ok(Call::PutOff(until)) => {
+                self.stats.calls_put_off += 1;
+                self.next_call = Some(self.next_call.map_or(until, |next| next.min(until)));
+                if !self.owed.contains(&link) {
+                    self.owed.push(link);
+                }
+            }
+            Err(reason) => self.close(link, reason),
+        }
+    }
+
+    /// Makes the calls that were put off and whose time has come.
+    fn call_owed(&mut self) {
+        if self.next_call.is_none_or(|at| Instant::now() < at) {
+            return;
+        }
+        self.next_call = None;
+        for index in (0..self.owed.len()).rev() {
+            let link = self.owed.swap_remove(index);
+            let Self { slots, signaller, .. } = self;
+            let connection = slots[usize::from(Self::slot_of(link))].as_deref_mut();
+            let device = connection.filter(|c| c.link == link).and_then(|connection| connection.device.as_mut());
+            if let Some(device) = device {
+                let call = device.call(signaller);
+                self.note_call(link, call);
             }
         }
     }
@@ -506,6 +540,7 @@ impl Port for VhostListenPort {
         while let Some(slot) = self.dirty.pop() {
             self.publish(slot);
         }
+        self.call_owed();
     }
 
     fn receive(&mut self, budget: usize, sink: &mut dyn FnMut(LinkId, &[u8])) -> usize {
@@ -554,7 +589,10 @@ impl Port for VhostListenPort {
         if let Some(wake) = wake {
             fds[1].fd = wake;
         }
-        let timeout = if self.negotiating > 0 { timeout.min(self.options.handshake_timeout) } else { timeout };
+        let mut timeout = if self.negotiating > 0 { timeout.min(self.options.handshake_timeout) } else { timeout };
+        if let Some(at) = self.next_call {
+            timeout = timeout.min(at.saturating_duration_since(Instant::now()));
+        }
         notify::poll(&mut fds, timeout)
     }
 

@@ -27,6 +27,7 @@
 //! calls. Whatever a client does wrong closes that client only, and is counted in `VhostStats`.
 #![allow(unsafe_code)]
 
+mod calls;
 mod client;
 mod connection;
 mod device_ring;

@@ -19,7 +19,7 @@ pub enum CloseReason {
     BadRingSetup,
     /// It put garbage into a ring.
     BadRing,
-    /// It cannot be called, or calling it takes far too long.
+    /// It cannot be called.
     BadCall,
 }
 
@@ -85,6 +85,8 @@ pub struct VhostStats {
     pub bad_length: u64,
     /// Calls (wake-ups) of sleeping clients.
     pub calls: u64,
+    /// Calls put off since calling that client takes too long.
+    pub calls_put_off: u64,
 }
 
 impl VhostStats {
@@ -98,6 +100,7 @@ impl VhostStats {
             ("refused", self.refused),
             ("opened", self.opened),
             ("calls", self.calls),
+            ("calls_put_off", self.calls_put_off),
         ] {
             sink(name, count);
         }
