@@ -414,7 +414,7 @@ fn a_call_descriptor_that_is_slow_to_signal_costs_the_others_little() {
     setrlimit(Resource::RLIMIT_NOFILE, hard_limit, hard_limit).unwrap();
     let epolls = (hard_limit.saturating_sub(200)).min(4000);
     let scene = Scene::new();
-    let mut hostile = Hostile::connect(scene.path());
+    let hostile = Hostile::connect(scene.path());
     hostile.shake_hands();
     let watchers: Vec<Epoll> = (0..epolls).map(|_| Epoll::new(EpollCreateFlags::empty()).unwrap()).collect();
     for watcher in &watchers {
