@@ -46,7 +46,12 @@ fn requests_without_allocation(keys: Option<Arc<KeyFile>>) {
     let mut is_void = false;
     for round in 0..3000 {
         if round % 700 == 699 {
-            server = Server::new(ServerConfig { incarnation: Incarnation(round), ..server_config }, keys.clone(), [7; 32], now);
+            server = Server::new(
+                ServerConfig { incarnation: Incarnation(round), ..server_config },
+                keys.clone(),
+                [7; 32],
+                now,
+            );
         }
         let ((), number) = allocations(|| {
             let body_bytes = if round % 50 == 0 { body.len() } else { 100 };

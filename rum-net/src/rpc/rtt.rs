@@ -15,7 +15,7 @@ pub(crate) struct RttEstimator {
 }
 
 impl RttEstimator {
-    /// Takes the time from a request to its first answer; never of one that was sent twice (Karn's rule).
+    /// Takes the time from a packet to its answer; never when it is not known which packet was answered (Karn's rule).
     pub fn sample(&mut self, rtt: Duration) {
         let rtt_ns = rtt.as_secs() * 1_000_000_000 + u64::from(rtt.subsec_nanos());
         match self.smoothed_ns {

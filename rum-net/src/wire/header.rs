@@ -64,6 +64,11 @@ pub mod flag {
     pub const WANTS_ACK: u16 = 4;
     /// The packet is sealed.
     pub const SEALED: u16 = 8;
+    /// In a request of one packet, from this bit on: how often it was sent before. Its response repeats that of the packet
+    /// which it answers, so that the client knows which of them took how long.
+    pub const ATTEMPT_SHIFT: u32 = 8;
+    /// In a response: it answers none of them in particular.
+    pub const NO_ATTEMPT: u8 = 255;
 }
 
 /// What a packet is for.

@@ -484,7 +484,7 @@ impl Client {
             return;
         }
         if is_first {
-            self.on_first_fragment(now, index, layout);
+            self.on_first_fragment(now, index, layout, header);
         }
         let slot = &mut self.slot[index];
         let request = slot.request;
@@ -515,13 +515,13 @@ impl Client {
     }
 
     /// An answer begins to come: what its delay tells of the way, and its coming of the requests before it.
-    fn on_first_fragment(&mut self, now: Instant, index: usize, layout: Layout) {
+    fn on_first_fragment(&mut self, now: Instant, index: usize, layout: Layout, header: &Header) {
         let is_limiting = self.under_way() + (self.response_packets - 1) * self.waiting.count_ones();
         let is_limiting = 2 * is_limiting >= self.congestion.window();
-        let Slot { sent_at, sequence, repeated, .. } = self.slot[index];
+        let (sent_at, sequence) = (self.slot[index].answered(header), self.slot[index].sequence);
         self.waiting &= !(1 << index);
         self.response_packets = layout.count();
-        if !repeated {
+        if let Some(sent_at) = sent_at {
             let delay = now.saturating_duration_since(sent_at);
             self.rtt.sample(delay);
             self.congestion.on_answer(now, delay, layout.count(), is_limiting);
@@ -648,6 +648,7 @@ impl Client {
         if self.unsent >> index & 1 == 1 {
             // Ids grow in the order in which requests are sent, so that `idle` can speak of all up to one.
             self.unsent &= !(1 << index);
+            slot.first_sent_at = now;
             self.last_id = next_of_slot(self.last_id, index, self.slots);
             slot.id = self.last_id;
         }
@@ -692,7 +693,8 @@ impl Client {
                 let range = layout.range(fragment);
                 header.message_bytes = layout.message_bytes();
                 header.offset = range.start as u32;
-                header.flags = if wants_ack { flag::WANTS_ACK } else { 0 };
+                header.flags = u16::from(self.slot[index].tries) << flag::ATTEMPT_SHIFT;
+                header.flags |= if wants_ack { flag::WANTS_ACK } else { 0 };
                 let buffer = index * self.config.max_request_bytes;
                 body = buffer + range.start..buffer + range.end;
             }

@@ -6,7 +6,7 @@
 use std::time::{Duration, Instant};
 
 use super::{Client, FragmentSet, Retry, State, take_lowest};
-use crate::rpc::PACKET_THRESHOLD;
+use crate::{rpc::PACKET_THRESHOLD, wire::header::flag};
 
 /// A server that has not heard of this client for so long may be asleep, and takes the second time to wake up.
 const MAY_SLEEP_AFTER: Duration = Duration::from_micros(150);
@@ -53,9 +53,14 @@ impl Client {
     pub(super) fn send_again(&mut self, index: usize, lost: FragmentSet) {
         let slot = &mut self.slot[index];
         let lost = slot.sent.without(slot.acked).intersection(lost);
+        if lost.is_empty() {
+            return;
+        }
         slot.repeated = true;
         slot.sent = slot.sent.without(lost);
-        if !slot.layout.is_single() {
+        if slot.layout.is_single() {
+            slot.tries = slot.tries.saturating_add(1).min(flag::NO_ATTEMPT - 1);
+        } else {
             self.in_flight -= lost.len();
         }
         self.stats.sent_again += u64::from(lost.len());

@@ -3,7 +3,10 @@
 use std::time::Instant;
 
 use super::RequestId;
-use crate::rpc::fragment::{FragmentSet, Layout};
+use crate::{
+    rpc::fragment::{FragmentSet, Layout},
+    wire::header::{Header, flag},
+};
 
 /// One request in flight. Which slots are in use is `Client::busy`.
 #[derive(Clone, Copy, Debug)]
@@ -28,8 +31,11 @@ pub(super) struct Slot {
     pub asked_again: FragmentSet,
     /// Of those, the ones that the server was not told of yet.
     pub lost: FragmentSet,
-    /// When the last packet of the request was given out.
+    /// When the first packet of the request was given out, and the last.
+    pub first_sent_at: Instant,
     pub sent_at: Instant,
+    /// Times that a request of one packet was found lost.
+    pub tries: u8,
     /// The number of that packet among all of the session.
     pub sequence: u64,
     /// When the answer, or the next fragment of it, is late.
@@ -38,7 +44,7 @@ pub(super) struct Slot {
     pub attempts: u32,
     /// Responses that came to requests sent after this one.
     pub overtaken: u8,
-    /// A part of the request was sent again, so the round-trip time tells nothing.
+    /// A part of the request was sent again.
     pub repeated: bool,
     /// The server has said that it is executing the request: it is not lost, only slow.
     pub executing: bool,
@@ -57,7 +63,9 @@ impl Slot {
             received: FragmentSet::default(),
             asked_again: FragmentSet::default(),
             lost: FragmentSet::default(),
+            first_sent_at: now,
             sent_at: now,
+            tries: 0,
             sequence: 0,
             deadline: now,
             attempts: 0,
@@ -70,6 +78,17 @@ impl Slot {
     /// Whether all of the request was given out and nothing of it is known to be lost.
     pub fn is_sent(&self) -> bool {
         self.sent == self.layout.all()
+    }
+
+    /// When the packet was sent that a response answers, if that can be told.
+    pub fn answered(&self, header: &Header) -> Option<Instant> {
+        let attempt = (header.flags >> flag::ATTEMPT_SHIFT) as u8;
+        match attempt {
+            _ if !self.layout.is_single() => (!self.repeated).then_some(self.sent_at),
+            0 => Some(self.first_sent_at),
+            _ if attempt == self.tries && attempt < flag::NO_ATTEMPT - 1 => Some(self.sent_at),
+            _ => None,
+        }
     }
 
     /// Fragments of the request sent and not known to have arrived.

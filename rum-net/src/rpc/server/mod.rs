@@ -285,6 +285,7 @@ impl Server {
             self.stats.drops.stale += 1;
             return;
         }
+        slot.attempt = (header.flags >> flag::ATTEMPT_SHIFT) as u8;
         if header.request == slot.id && !matches!(slot.phase, Phase::Receiving { .. }) {
             return self.on_repeated_request(from, header, index);
         }
@@ -432,6 +433,7 @@ impl Server {
         }
         match slot.phase {
             Phase::Answered { .. } => {
+                slot.attempt = flag::NO_ATTEMPT;
                 let has = FragmentSet(u128::from_le_bytes(bits));
                 session.on_response_progress(index, has, FragmentSet::all());
             }
@@ -530,7 +532,8 @@ impl Server {
         let mut header = Header::new(Kind::Response, id, slot.id);
         header.message_bytes = layout.message_bytes();
         header.offset = range.start as u32;
-        header.flags = if wants_ack { flag::WANTS_ACK } else { 0 };
+        header.flags = u16::from(slot.attempt) << flag::ATTEMPT_SHIFT;
+        header.flags |= if wants_ack { flag::WANTS_ACK } else { 0 };
         let session = self.sessions.get_mut(&id)?;
         let Phase::Answered { response, .. } = &session.slots[index].phase else { return None };
         let body = &response[range];

@@ -47,6 +47,8 @@ pub(crate) enum Phase {
 #[derive(Debug, Default)]
 pub(crate) struct Slot {
     pub id: u64,
+    /// Which of the request's packets is answered.
+    pub attempt: u8,
     pub phase: Phase,
 }
 

@@ -146,3 +146,26 @@ fn the_mtu_that_comes_through_is_found() {
         assert!(pair.longest <= path, "{own} over {path}: {} bytes", pair.longest);
     }
 }
+
+/// Karn's rule alone would never learn the new time: each request is sent again before its answer comes.
+#[test]
+fn a_way_that_became_slow_is_learnt_although_requests_are_sent_again() {
+    let mut pair = Pair::open(1500);
+    let round_trip = |pair: &mut Pair, time: Duration| {
+        let (sent_again, arrives) = (pair.client.stats().sent_again, pair.now + time);
+        pair.request(&message(40, 40, 1));
+        while pair.now < arrives {
+            pair.poll_client();
+            pair.now += Duration::from_micros(5);
+        }
+        pair.run();
+        pair.client.stats().sent_again - sent_again
+    };
+    for _ in 0..50 {
+        assert_eq!(round_trip(&mut pair, Duration::from_micros(5)), 0);
+    }
+    let slow: Vec<_> = (0..40).map(|_| round_trip(&mut pair, Duration::from_millis(3))).collect();
+    assert!(slow[0] > 0, "sent again, and for nothing");
+    assert_eq!(slow[20..].iter().sum::<u64>(), 0, "{slow:?}");
+    assert_eq!((pair.complete.len(), pair.executed.len()), (90, 90));
+}
