@@ -316,6 +316,35 @@ mod tests {
         }
     }
 
+    proptest! {
+        #[test]
+        fn a_sealed_packet_opens_to_what_was_sealed_and_every_change_or_cut_is_noticed(
+            header in any_header(),
+            payload in prop::collection::vec(any::<u8>(), 0..100),
+            bit in any::<prop::sample::Index>(),
+            cut in any::<prop::sample::Index>(),
+        ) {
+            let secret = || zeroize::Zeroizing::new([5; 32]);
+            let opener = || crate::seal::Opener::new(secret(), 24);
+            let mut packet = vec![0; HEADER_BYTES + payload.len() + TRAILER_BYTES];
+            packet[HEADER_BYTES..][..payload.len()].copy_from_slice(&payload);
+            let length = header.encode_sealed(&mut packet, payload.len(), &mut Sealer::new(secret(), 24));
+            prop_assert_eq!(length, packet.len());
+            let open = |packet: &[u8]| {
+                let parsed = Header::decode(packet).ok()?;
+                let mut text = parsed.payload.to_vec();
+                opener().open(parsed.head, &mut text, parsed.trailer?).ok()?;
+                Some((parsed.header, text))
+            };
+            let sealed = Header { flags: header.flags | flag::SEALED, ..header };
+            prop_assert_eq!(open(&packet), Some((sealed, payload)));
+            prop_assert_eq!(Header::decode(&packet[..cut.index(packet.len())]), Err(HeaderError::Truncated));
+            let bit = bit.index(packet.len() * 8);
+            packet[bit / 8] ^= 1 << (bit % 8);
+            prop_assert_eq!(open(&packet), None);
+        }
+    }
+
     #[test]
     fn a_kind_of_a_later_version_is_named() {
         let mut packet = encoded(&Header::new(Kind::Bye, 1, 2), &[]);

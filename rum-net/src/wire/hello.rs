@@ -321,6 +321,10 @@ mod tests {
             let retry = HelloRetry { client, cookie };
             prop_assert_eq!(HelloRetry::decode(&retry.encode()), Some(retry));
             prop_assert_eq!(Grant::decode(&grant.encode()), Some(grant));
+            for short in 0..HelloRetry::BYTES {
+                prop_assert_eq!(HelloRetry::decode(&retry.encode()[..short]), None);
+                prop_assert_eq!(Grant::decode(&grant.encode()[..short]), None);
+            }
             let clear = HelloAck { client, verdict: Verdict::Granted, grant: Some(grant), handshake: &[] };
             let second = &handshake[..];
             let sealed = HelloAck { client, verdict: Verdict::Granted, grant: None, handshake: second };

@@ -387,6 +387,11 @@ impl Client {
         self.stats.packets_received += 1;
         let header = &parsed.header;
         match header.kind {
+            // There are no keys yet, and a packet that claims a seal has no checksum.
+            Kind::HelloAck | Kind::HelloRetry if parsed.trailer.is_some() => {
+                self.stats.drops.malformed += 1;
+                return;
+            }
             Kind::HelloAck => return self.on_hello_ack(now, header, parsed.payload, sink),
             Kind::HelloRetry => return self.on_hello_retry(now, header, parsed.payload),
             _ => {}

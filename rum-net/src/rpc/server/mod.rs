@@ -176,6 +176,11 @@ impl Server {
         self.stats.packets_received += 1;
         let header = &parsed.header;
         match header.kind {
+            // Whoever says hello has no keys yet, and a packet that claims a seal has no checksum.
+            Kind::Hello if parsed.trailer.is_some() => {
+                self.stats.drops.malformed += 1;
+                return;
+            }
             Kind::Hello => return self.on_hello(now, from, (header, parsed.payload), packet.len(), sink),
             Kind::HelloAck | Kind::HelloRetry | Kind::Response | Kind::Status | Kind::Reset => {
                 self.stats.drops.kind += 1;

@@ -62,6 +62,67 @@ fn request() -> impl Strategy<Value = Vec<u8>> {
     ]
 }
 
+/// Whether the bytes are a response to what was asked.
+struct Decodes(Box<dyn Fn(&[u8]) -> bool>);
+
+impl std::fmt::Debug for Decodes {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("a decoder")
+    }
+}
+
+/// Every response once, with arbitrary fields, and how it is read.
+fn response() -> impl Strategy<Value = (Vec<u8>, Decodes)> {
+    fn encoded(encode: impl FnOnce(&mut Vec<u8>)) -> Vec<u8> {
+        let mut response = Vec::new();
+        encode(&mut response);
+        response
+    }
+    let stat = any::<(u128, [u64; 4], u64)>().prop_map(|(incarnation, counts, lease_ms)| {
+        let [capacity_extents, reserved_extents, used_pages, sessions] = counts;
+        let (incarnation, lease) = (Incarnation(incarnation), Duration::from_millis(lease_ms));
+        let stat = Stat { incarnation, capacity_extents, reserved_extents, used_pages, sessions, lease };
+        let decodes = Decodes(Box::new(|bytes| Stat::decode_response(bytes).is_ok()));
+        (encoded(|response| stat.encode_response(response)), decodes)
+    });
+    let extents = vec(extent(), 0..40).prop_map(|extents| {
+        let count = extents.len();
+        let decodes = Decodes(Box::new(move |bytes| {
+            decode_reserve_response(bytes, count).is_ok() && decode_name_extents_response(bytes).is_ok()
+        }));
+        (encoded(|response| encode_extents_response(&extents, response)), decodes)
+    });
+    let read = contents(1..=4).prop_map(|contents| {
+        let count = contents.len();
+        let decodes = Decodes(Box::new(move |bytes| ReadResponse::decode(bytes, count).is_ok()));
+        let encode = |response: &mut Vec<u8>| {
+            let mut writer = ReadResponseWriter::new(response);
+            for content in &contents {
+                match content {
+                    Some(fill) => writer.push(PageContent::Data(&[*fill; PAGE_BYTES])),
+                    None => writer.push(PageContent::Zeros),
+                }
+            }
+        };
+        (encoded(encode), decodes)
+    });
+    let opened = (any::<(u64, bool)>(), vec(extent(), 0..10)).prop_map(|((size, existed), extents)| {
+        let decodes = Decodes(Box::new(|bytes| OpenedName::decode_response(bytes).is_ok()));
+        (encoded(|response| encode_open_name_response(size, existed, &extents, response)), decodes)
+    });
+    let differs = any::<u64>().prop_map(|size| {
+        let is_refusal =
+            |bytes: &[u8]| matches!(OpenedName::decode_response(bytes), Err(OpenNameRefusal::SizeDiffers { .. }));
+        let decodes = Decodes(Box::new(is_refusal));
+        (encoded(|response| encode_size_differs(size, response)), decodes)
+    });
+    let empty = Just(()).prop_map(|()| {
+        let decodes = Decodes(Box::new(|bytes| decode_empty_response(bytes).is_ok()));
+        (encoded(|response| encode_status(Status::Ok, response)), decodes)
+    });
+    prop_oneof![stat, extents, read, opened, differs, empty]
+}
+
 /// Runs every decoder over `bytes`; they may say what they like, but must return.
 fn decode_all(bytes: &[u8]) {
     if let Ok(Request::Write(write)) = Request::decode(bytes) {
@@ -215,6 +276,22 @@ proptest! {
         prop_assert!(Request::decode(&message[..short]).is_err());
         message.push(more);
         prop_assert!(Request::decode(&message).is_err());
+    }
+
+    /// So is a response, by whichever decoder reads it.
+    #[test]
+    fn a_response_of_a_wrong_length_is_refused((mut response, Decodes(decodes)) in response(), cut in 1..5000usize, more: u8) {
+        prop_assert!(decodes(&response));
+        let short = response.len().saturating_sub(cut);
+        prop_assert!(!decodes(&response[..short]));
+        response.push(more);
+        prop_assert!(!decodes(&response));
+    }
+
+    #[test]
+    fn a_reserved_byte_of_a_response_is_refused((mut response, Decodes(decodes)) in response(), at in 1..8usize, value in 1..=255u8) {
+        response[at] = value;
+        prop_assert!(!decodes(&response));
     }
 
     #[test]

@@ -89,3 +89,33 @@ fn another_client_with_the_same_incarnation_is_told_so() {
     assert_eq!(bob.refusal(), Some(Verdict::Taken));
     assert_eq!(server.stats().drops.key, 1);
 }
+
+#[test]
+fn a_hello_that_claims_a_seal_to_go_without_a_checksum_is_dropped() {
+    let now = Instant::now();
+    let (mut server, mut client) = (server(now), client(key("ada", 1), now));
+    let packet = client.poll_transmit(now).unwrap();
+    let mut hello = [packet.head, packet.body].concat();
+    hello[..4].fill(0);
+    hello[42] |= crate::wire::header::flag::SEALED as u8;
+    server.handle(now, HOME, &hello, &mut |_, _| ());
+    assert_eq!(server.stats().drops.malformed, 1);
+    assert!(server.poll_transmit(now).is_none());
+    // The answers to it are no different.
+    let mut honest = server_answer(&mut server, &mut client, now);
+    honest[..4].fill(0);
+    honest[42] |= crate::wire::header::flag::SEALED as u8;
+    honest.resize(honest.len() + TRAILER_BYTES, 0);
+    client.handle(now, &honest, &mut |_| ());
+    assert_eq!(client.stats().drops.malformed, 1);
+}
+
+/// What the server says to the next hello.
+fn server_answer(server: &mut Server, client: &mut Client, now: Instant) -> Vec<u8> {
+    client.not_sent();
+    let packet = client.poll_transmit(now).unwrap();
+    let hello = [packet.head, packet.body].concat();
+    server.handle(now, HOME, &hello, &mut |_, _| ());
+    let (_, packet) = server.poll_transmit(now).unwrap();
+    [packet.head, packet.body].concat()
+}
