@@ -62,8 +62,10 @@ fn request() -> impl Strategy<Value = Vec<u8>> {
     ]
 }
 
+type IsDecoded = dyn Fn(&[u8]) -> bool;
+
 /// Whether the bytes are a response to what was asked.
-struct Decodes(Box<dyn Fn(&[u8]) -> bool>);
+struct Decodes(Box<IsDecoded>);
 
 impl std::fmt::Debug for Decodes {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
