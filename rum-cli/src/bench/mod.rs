@@ -15,6 +15,7 @@ mod stage;
 mod stats;
 mod swap;
 mod throughput;
+mod transport;
 mod worker;
 mod zram;
 
@@ -38,13 +39,19 @@ const BENCHES: &[Bench] = &[
     Bench { id: "R2", measure: throughput::measure },
     Bench { id: "R3", measure: locality::measure },
     Bench { id: "R5", measure: swap::measure },
+    Bench { id: "R9", measure: transport::loss },
     Bench { id: "R10", measure: metadata::measure },
     Bench { id: "R11", measure: resident::measure },
+    Bench { id: "R12", measure: transport::small },
+    Bench { id: "T1", measure: transport::latency },
+    Bench { id: "T2", measure: transport::stream },
+    Bench { id: "T3", measure: transport::many },
+    Bench { id: "T4", measure: transport::flood },
 ];
 
 #[derive(clap::Args)]
 pub struct Arguments {
-    /// The figures to measure, such as R1; all without
+    /// The figures to measure: R1 R2 R3 R5 R9 R10 R11 R12, and of the transport T1 T2 T3 T4; all without
     ids: Vec<String>,
     /// One JSON object a line instead of a table
     #[arg(long)]
@@ -52,6 +59,9 @@ pub struct Arguments {
     /// How often to repeat each measurement; the median counts
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=1000))]
     runs: u32,
+    /// Measure the transport's figures (R9, R12, T1 to T4) so shortly that they only show that they can be measured
+    #[arg(long)]
+    smoke: bool,
     /// Be this worker of a bench, with IDS as its arguments
     #[arg(long, hide = true)]
     worker: Option<String>,
@@ -78,7 +88,7 @@ pub fn run(arguments: &Arguments) -> ExitCode {
 fn measure(arguments: &Arguments) -> Result<ExitCode, BenchError> {
     let is_asked =
         |bench: &&Bench| arguments.ids.is_empty() || arguments.ids.iter().any(|id| id.eq_ignore_ascii_case(bench.id));
-    let mut stage = Stage::set_up(arguments.runs)?;
+    let mut stage = Stage::set_up(arguments.runs, arguments.smoke)?;
     let mut code = ExitCode::SUCCESS;
     eprintln!("rum bench: {}", stage.describe());
     if !arguments.json {
@@ -99,4 +109,19 @@ fn measure(arguments: &Arguments) -> Result<ExitCode, BenchError> {
         }
     }
     Ok(code)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::{Args, Command};
+
+    use super::*;
+
+    #[test]
+    fn the_help_names_every_figure() {
+        let help = Arguments::augment_args(Command::new("bench")).render_long_help().to_string();
+        for bench in BENCHES {
+            assert!(help.split_whitespace().any(|word| word.trim_end_matches([',', ';']) == bench.id), "{}", bench.id);
+        }
+    }
 }

@@ -98,6 +98,8 @@ fn pin(pid: Pid, cpu: usize) -> io::Result<()> {
 pub struct Stage {
     /// How often to repeat.
     pub runs: u32,
+    /// Measure shortly: only whether it can be measured matters.
+    pub smoke: bool,
     cpus: Cpus,
     slaves: Slaves,
     machines: PathBuf,
@@ -107,7 +109,7 @@ pub struct Stage {
 
 impl Stage {
     /// Starts the slave and pins it.
-    pub fn set_up(runs: u32) -> Result<Self, BenchError> {
+    pub fn set_up(runs: u32, smoke: bool) -> Result<Self, BenchError> {
         let signals = Signals::take_over().map_err(io::Error::from)?;
         let folder = PrivateFolder::new().map_err(SlavesError::Directory)?;
         let cpus = Cpus::find()?;
@@ -115,7 +117,7 @@ impl Stage {
         for pid in slaves.pids() {
             pin(pid, cpus.answering)?;
         }
-        Ok(Self { runs, cpus, slaves, machines, folder, signals })
+        Ok(Self { runs, smoke, cpus, slaves, machines, folder, signals })
     }
 
     /// What runs where, for people.
@@ -206,6 +208,13 @@ pub fn worker_ready() -> &'static str {
 /// A child process that ends with this value.
 #[derive(Debug)]
 pub struct Ended(Child);
+
+impl Ended {
+    /// Its number, which it keeps when it becomes another program.
+    pub fn id(&self) -> u32 {
+        self.0.id()
+    }
+}
 
 impl Drop for Ended {
     fn drop(&mut self) {

@@ -7,6 +7,20 @@ pub fn quantile(samples: &mut [u64], share: f64) -> f64 {
     samples.get((last as f64 * share) as usize).map_or(f64::NAN, |value| *value as f64)
 }
 
+/// The one in the middle, the upper one of an even number. Sorts them.
+pub fn median(samples: &mut [f64]) -> f64 {
+    samples.sort_by(f64::total_cmp);
+    samples.get(samples.len() / 2).copied().unwrap_or(f64::NAN)
+}
+
+/// How evenly something is shared, from 1 ÷ the number of shares (one has all) to 1 (all have the same): Jain, Chiu and Hawe,
+/// "A Quantitative Measure of Fairness and Discrimination", DEC-TR-301, 1984.
+pub fn fairness(shares: &[f64]) -> f64 {
+    let sum: f64 = shares.iter().sum();
+    let squares: f64 = shares.iter().map(|share| share * share).sum();
+    sum * sum / (shares.len() as f64 * squares)
+}
+
 /// The arithmetic mean.
 pub fn mean(samples: &[u64]) -> f64 {
     samples.iter().sum::<u64>() as f64 / samples.len() as f64
@@ -52,6 +66,16 @@ mod tests {
         assert_eq!(quantile(&mut samples, 0.99), 99.0);
         assert_eq!(mean(&samples), 50.0);
         assert!(quantile(&mut [], 0.5).is_nan());
+    }
+
+    #[test]
+    fn medians_and_fairness_of_known_samples() {
+        assert_eq!(median(&mut [3.0, 1.0, 2.0]), 2.0);
+        assert!(median(&mut []).is_nan());
+        assert_eq!(fairness(&[5.0; 64]), 1.0);
+        assert_eq!(fairness(&[1.0, 0.0, 0.0, 0.0]), 0.25);
+        assert_eq!(fairness(&[1.0, 3.0]), 0.8);
+        assert!(fairness(&[0.0, 0.0]).is_nan(), "nobody had anything: no figure");
     }
 
     #[test]

@@ -9,7 +9,7 @@ use rum_core::{
 };
 use rum_net::port::vhost_user::{BindError, ConnectError};
 
-use super::{bare, fault_latency, locality, metadata, resident, stage::Measured, swap, throughput, zram};
+use super::{bare, fault_latency, locality, metadata, resident, stage::Measured, swap, throughput, transport, zram};
 
 /// Why a worker failed.
 #[derive(Debug, thiserror::Error)]
@@ -30,6 +30,8 @@ pub enum WorkerError {
     Bind(#[from] BindError),
     #[error(transparent)]
     Io(#[from] std::io::Error),
+    #[error(transparent)]
+    Slaves(#[from] crate::slaves::SlavesError),
     #[error("far memory is full: {0}")]
     Full(String),
     #[error("{0}")]
@@ -66,7 +68,12 @@ fn dispatch(name: &str, arguments: &[&str]) -> Result<Measured, WorkerError> {
         ("zram", [disk_bytes, limit_bytes]) => zram::keeper(disk_bytes, limit_bytes),
         ("metadata", [engine, kind]) => metadata::worker(parse(engine)?, kind),
         ("resident", [engine]) => resident::worker(parse(engine)?),
-        _ => Err(WorkerError::Usage),
+        ("host", []) => transport::hosts::keep(None),
+        ("host", [peer, cables]) => {
+            transport::hosts::keep(Some((peer, cables.parse().map_err(|_| WorkerError::Usage)?)))
+        }
+        ("answer", [host, role, link]) => transport::answer(host, role, link),
+        (name, arguments) => transport::worker(name, arguments),
     }
 }
 

@@ -98,7 +98,8 @@ impl Switch {
     }
 }
 
-fn ip(arguments: &[&str]) -> Result<(), SlavesError> {
+/// Runs iproute2's `ip`.
+pub fn ip(arguments: &[&str]) -> Result<(), SlavesError> {
     let failed = |why: String| SlavesError::Network(format!("ip {}: {why}", arguments.join(" ")));
     let output = Command::new("ip").args(arguments).output().map_err(|error| failed(error.to_string()))?;
     if output.status.success() {

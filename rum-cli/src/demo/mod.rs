@@ -23,6 +23,7 @@ use crate::{
     tied,
 };
 use ethernet::Switch;
+pub use ethernet::ip;
 use table::{Far, Report};
 
 /// So long may one of the four runs take.
