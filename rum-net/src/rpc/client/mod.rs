@@ -637,7 +637,8 @@ impl Client {
         }
         let tries = retry.attempts;
         retry.due = false;
-        retry.deadline = now + self.rtt.timeout(tries).max(MIN_RETRY);
+        let timeout = if is_opening { self.hello_timeout(tries) } else { self.rtt.timeout(tries) };
+        retry.deadline = now + timeout.max(MIN_RETRY);
         retry.attempts += 1;
         self.wake_at(retry.deadline);
         self.state = if is_opening { State::Opening(retry) } else { State::Closing(retry) };

@@ -2,11 +2,13 @@
 //! carry a handshake, and all that follows is sealed.
 //!
 //! Each hello is as long as the MTU that it asks for, and so is the answer that grants it: the first length that comes
-//! through both ways is the session's.
+//! through both ways is the session's. Hellos that fetch a cookie ask for the least MTU, so that they come through
+//! everywhere: the search for the longest begins when the server is known to answer, and one that starts late does not
+//! shorten it.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use super::{Client, ClientEvent, HEADER_BYTES, Header, Incarnation, Kind, Packet, State};
+use super::{Client, ClientEvent, HEADER_BYTES, Header, Incarnation, Kind, Packet, Retry, State};
 use crate::{
     rpc::{MAX_PACKET_BYTES, MIN_MTU, ZEROS},
     seal::{COOKIE_BYTES, ClientKey, Initiator, Opener, Sealer, TRAILER_BYTES},
@@ -15,6 +17,8 @@ use crate::{
 
 /// Hellos of one length before a shorter one is tried.
 const TRIES_PER_MTU: u32 = 3;
+/// The last of them is waited for so long at least: a server may lose its processor for some slices.
+const MTU_PATIENCE: Duration = Duration::from_millis(50);
 /// Lengths that networks are known to pass, less what UDP takes, tried when the port's own MTU does not come through.
 const USUAL_MTUS: [usize; 6] = [8972, 4352, 3000, 1500, 1472, MIN_MTU];
 
@@ -114,7 +118,7 @@ impl Client {
         }
         // At once the first time. Who floods with cookies does not make the client send faster.
         if self.attempt.cookie == [0; COOKIE_BYTES] {
-            state.due = true;
+            *state = Retry::at_once(now);
             self.wake_at(now);
         }
         self.attempt.cookie = retry.cookie;
@@ -187,13 +191,30 @@ impl Client {
         !self.attempt.is_stale
     }
 
-    /// The MTU that the hello number `tries` of an attempt asks for: the port's own, then shorter ones, then again.
-    fn mtu_to_ask(&self, tries: u32) -> usize {
+    /// The MTUs that are asked for, one after another: the port's own, then shorter ones.
+    fn mtus(&self) -> impl Iterator<Item = usize> + use<> {
         let longest = self.config.mtu.min(MAX_PACKET_BYTES);
-        let shorter = USUAL_MTUS.iter().filter(|mtu| **mtu < longest);
-        let choices = 1 + shorter.clone().count();
-        let choice = (tries / TRIES_PER_MTU) as usize % choices;
-        if choice == 0 { longest } else { *shorter.clone().nth(choice - 1).unwrap_or(&longest) }
+        std::iter::once(longest).chain(USUAL_MTUS.into_iter().filter(move |mtu| *mtu < longest))
+    }
+
+    /// The MTU that the hello number `tries` asks for.
+    fn mtu_to_ask(&self, tries: u32) -> usize {
+        if self.attempt.cookie == [0; COOKIE_BYTES] {
+            return MIN_MTU;
+        }
+        let choice = (tries / TRIES_PER_MTU) as usize % self.mtus().count();
+        self.mtus().nth(choice).unwrap_or(MIN_MTU)
+    }
+
+    /// How long the answer to the hello number `tries` is waited for. Each MTU is tried as patiently as the first, and
+    /// all of them more so the next time.
+    pub(super) fn hello_timeout(&self, tries: u32) -> Duration {
+        if self.attempt.cookie == [0; COOKIE_BYTES] {
+            return self.rtt.timeout(tries);
+        }
+        let rounds = tries / TRIES_PER_MTU / self.mtus().count() as u32;
+        let timeout = self.rtt.timeout(tries % TRIES_PER_MTU + 2 * rounds);
+        if (tries + 1).is_multiple_of(TRIES_PER_MTU) { timeout.max(MTU_PATIENCE) } else { timeout }
     }
 
     /// The hello number `tries` of this attempt, from 0.

@@ -139,9 +139,12 @@ fn run_over(pair: &mut Pair, longest: usize) {
 fn the_mtu_that_comes_through_is_found() {
     for (own, path, found) in [(9000, 9000, 9000), (9000, 1500, 1500), (65_535, 9000, 8972), (8972, 1472, 1472)] {
         let mut pair = Pair::new(own);
+        let start = pair.now;
         run_over(&mut pair, path);
         assert!(pair.client.is_open(), "{own} over {path}");
         assert_eq!(pair.client.mtu(), found);
+        let took = pair.now - start;
+        assert!(took < Duration::from_secs(1), "{own} over {path}: {took:?}");
         pair.assert_round_trip(&message(20_000, 20_000, 1));
         assert!(pair.longest <= path, "{own} over {path}: {} bytes", pair.longest);
     }
@@ -168,4 +171,27 @@ fn a_way_that_became_slow_is_learnt_although_requests_are_sent_again() {
     assert!(slow[0] > 0, "sent again, and for nothing");
     assert_eq!(slow[20..].iter().sum::<u64>(), 0, "{slow:?}");
     assert_eq!((pair.complete.len(), pair.executed.len()), (90, 90));
+}
+
+/// Packets of a length that nobody was there to answer say nothing about the way.
+#[test]
+fn a_server_that_starts_late_is_asked_for_the_longest_mtu() {
+    for unanswered in [1, 7, 30] {
+        let mut pair = Pair::new(9000);
+        for _ in 0..unanswered {
+            pair.lose_all();
+            pair.step_to_timeout();
+        }
+        run_over(&mut pair, 9000);
+        assert_eq!(pair.client.mtu(), 9000, "after {unanswered} hellos");
+        // So is one that comes back, of which the time of a round trip is known.
+        pair.assert_round_trip(&message(2000, 2000, 1));
+        pair.client.reopen(pair.now);
+        for _ in 0..unanswered {
+            pair.lose_all();
+            pair.step_to_timeout();
+        }
+        run_over(&mut pair, 9000);
+        assert_eq!(pair.client.mtu(), 9000, "after {unanswered} hellos of the second session");
+    }
 }
