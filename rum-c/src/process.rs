@@ -67,7 +67,7 @@ fn try_init(machines: Option<&Path>) -> Result<(), String> {
         ));
     }
     let grid = join(machines).map_err(|error| error.to_string())?;
-    say(start_line(grid.links().len(), grid.transports(), &grid.engine().to_string(), grid.stats().budget_bytes));
+    say(start_line(&grid));
     current::attach(Arc::new(grid)).map_err(|_| "this program has attached a grid already".to_owned())?;
     *joined = Some(asked);
     STANDING.store(Standing::Joined as u8, Relaxed);
@@ -93,12 +93,18 @@ fn identity(machines: Option<&Path>) -> PathBuf {
 }
 
 /// What a user wants to know of a grid that was joined.
-fn start_line(slaves: usize, transports: &[String], engine: &str, budget_bytes: u64) -> String {
+fn start_line(grid: &Grid) -> String {
+    let engine = grid.engine().to_string();
+    describe(grid.links().len(), grid.transports(), grid.is_sealed(), &engine, grid.stats().budget_bytes)
+}
+
+fn describe(slaves: usize, transports: &[String], is_sealed: bool, engine: &str, budget_bytes: u64) -> String {
     let slaves = if slaves == 1 { "1 slave".to_owned() } else { format!("{slaves} slaves") };
     let budget_mib = budget_bytes as f64 / f64::from(1 << 20);
     format!(
-        "joined {slaves} over {}, nothing replicated; fault engine {engine}; local budget {budget_mib:.1} MiB",
-        transports.join(" and ")
+        "joined {slaves} over {}, {}, nothing replicated; fault engine {engine}; local budget {budget_mib:.1} MiB",
+        transports.join(" and "),
+        if is_sealed { "sealed" } else { "not sealed" }
     )
 }
 
@@ -206,10 +212,11 @@ mod tests {
     fn the_start_line_names_the_transports_once() {
         let transports = ["udp:af_packet:eth1, ip 10.0.0.1", "vhost"].map(String::from);
         assert_eq!(
-            start_line(3, &transports, "sigsegv", 3 << 19),
-            "joined 3 slaves over udp:af_packet:eth1, ip 10.0.0.1 and vhost, nothing replicated; fault engine sigsegv; local budget 1.5 MiB"
+            describe(3, &transports, true, "sigsegv", 3 << 19),
+            "joined 3 slaves over udp:af_packet:eth1, ip 10.0.0.1 and vhost, sealed, nothing replicated; fault engine sigsegv; local budget 1.5 MiB"
         );
-        assert!(start_line(1, &transports[1..], "sigsegv", 0).starts_with("joined 1 slave over vhost,"));
+        let one = describe(1, &transports[1..], false, "sigsegv", 0);
+        assert!(one.starts_with("joined 1 slave over vhost, not sealed,"), "{one}");
     }
 
     #[test]

@@ -35,15 +35,33 @@ pub struct Arguments {
 
 /// Why there is no new key.
 #[derive(Debug, thiserror::Error)]
-enum KeygenError {
+pub enum KeygenError {
+    /// Nothing is overwritten.
     #[error("{path}: it is there already; --append adds a client to it, -o names another file")]
-    Exists { path: String },
+    Exists {
+        /// The file.
+        path: String,
+    },
+    /// Each name stands once in a file.
     #[error("{path}: the client {name:?} is in it already; --name gives the new one another name")]
-    NameTaken { path: String, name: String },
+    NameTaken {
+        /// The file.
+        path: String,
+        /// The name asked for.
+        name: String,
+    },
+    /// The system refused.
     #[error("{path}: cannot write: {why}")]
-    Unwritable { path: String, why: io::Error },
+    Unwritable {
+        /// The file.
+        path: String,
+        /// Why.
+        why: io::Error,
+    },
+    /// What the file has already is wrong.
     #[error(transparent)]
     Keys(#[from] KeyFileError),
+    /// The system gives no random numbers.
     #[error("{0}")]
     Random(io::Error),
 }
@@ -63,16 +81,26 @@ pub fn run(arguments: &Arguments) -> ExitCode {
     }
 }
 
-/// Returns how many clients the file has now.
-fn write(arguments: &Arguments) -> Result<usize, KeygenError> {
+/// Writes a file with a new key for the one client `name`, without a quota.
+pub fn write_one(path: &Path, name: &str) -> Result<(), KeygenError> {
+    create(path, &new_line(name, None)?)
+}
+
+fn new_line(name: &str, quota: Option<&str>) -> Result<Zeroizing<String>, KeygenError> {
     let key = Key::generate().map_err(KeygenError::Random)?;
     let mut line = Zeroizing::new(String::with_capacity(256));
-    for part in [&arguments.name, " ", &key.to_hex(), " ", arguments.quota.as_deref().unwrap_or_default()] {
+    for part in [name, " ", &key.to_hex(), " ", quota.unwrap_or_default()] {
         line.push_str(part);
     }
     let length = line.trim_end().len();
     line.truncate(length);
     line.push('\n');
+    Ok(line)
+}
+
+/// Returns how many clients the file has now.
+fn write(arguments: &Arguments) -> Result<usize, KeygenError> {
+    let line = new_line(&arguments.name, arguments.quota.as_deref())?;
     if arguments.append { append(arguments, line) } else { create(&arguments.output, &line).map(|()| 1) }
 }
 

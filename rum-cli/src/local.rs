@@ -13,7 +13,7 @@ use rum_core::config::{MIN_LOCAL_BUDGET_BYTES, parse_bytes};
 use crate::{
     folder::PrivateFolder,
     signals::Signals,
-    slaves::{self, Slaves, SlavesError},
+    slaves::{self, Place, Slaves, SlavesError},
 };
 
 /// Reads a size for clap.
@@ -70,7 +70,7 @@ fn run_in_grid(arguments: &Arguments) -> Result<ExitStatus, SlavesError> {
     let directory = PrivateFolder::new().map_err(SlavesError::Directory)?;
     let count = usize::from(arguments.slaves);
     let (mut slaves, machines) = Slaves::start_local(count, arguments.memory, directory.path(), &signals)?;
-    let mut child = slaves::client_command(&arguments.command[0], &machines, arguments.budget, false)?
+    let mut child = slaves::client_command(&arguments.command[0], &machines, arguments.budget, Place::Here)?
         .args(&arguments.command[1..])
         .spawn()?;
     loop {

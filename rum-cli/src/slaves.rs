@@ -10,12 +10,30 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::{signals::Signals, tied};
+use crate::{keygen::KeygenError, signals::Signals, tied};
 use nix::{
     fcntl::{FcntlArg, OFlag, fcntl},
     sys::signal::{Signal, kill},
     unistd::Pid,
 };
+
+/// On whose machine a process of the grid runs.
+#[derive(Clone, Copy, Debug)]
+pub enum Place<'a> {
+    /// This one. Who may use a slave's socket is told by the permissions of its folder.
+    Here,
+    /// A host of its own on an Ethernet, where all sessions are sealed by this key file.
+    OwnHost {
+        /// Slaves' and clients', one client in it.
+        keys: &'a Path,
+    },
+}
+
+impl Place<'_> {
+    fn is_own_host(&self) -> bool {
+        matches!(self, Self::OwnHost { .. })
+    }
+}
 
 /// So long may a slave take until it is ready: opening a DPDK port takes a fraction of a second.
 const READY_TIMEOUT: Duration = Duration::from_secs(30);
@@ -59,6 +77,9 @@ pub enum SlavesError {
         /// The end of what it printed.
         said: String,
     },
+    /// Keys could not be made.
+    #[error("cannot make keys: {0}")]
+    Keys(#[from] KeygenError),
     /// The network for the slaves could not be set up.
     #[error("cannot set up the network: {0}")]
     Network(String),
@@ -104,15 +125,17 @@ impl Slave {
         directory: &Path,
         link: &str,
         memory: &str,
-        own_host: bool,
+        place: Place<'_>,
     ) -> Result<Self, SlavesError> {
         let binary = program("rum-slave", "RUM_SLAVE_BIN")?;
         let log = directory.join(format!("slave-{number}.log"));
-        let mut child = tied::command(binary.as_os_str(), own_host)?
+        let mut command = tied::command(binary.as_os_str(), place.is_own_host())?;
+        if let Place::OwnHost { keys } = place {
+            command.arg("--keys").arg(keys);
+        }
+        let mut child = command
             .args(["--port", link, "--memory", memory, "--name", &format!("slave-{number}")])
-            // Its own host has no other hosts on its network than this grid's.
-            .args(own_host.then_some("--insecure"))
-            .stdin(if own_host { Stdio::piped() } else { Stdio::null() })
+            .stdin(if place.is_own_host() { Stdio::piped() } else { Stdio::null() })
             .stdout(Stdio::piped())
             .stderr(fs::File::create(&log)?)
             // Control-C at the terminal is for the program in the grid: its slaves outlive it.
@@ -223,7 +246,7 @@ impl Slaves {
         let links: Vec<String> =
             (0..count).map(|number| format!("vhost:{}", directory.join(format!("slave-{number}")).display())).collect();
         for (number, link) in links.iter().enumerate() {
-            slaves.add(Slave::spawn(number, directory, link, &memory, false)?);
+            slaves.add(Slave::spawn(number, directory, link, &memory, Place::Here)?);
         }
         let mut machines = String::from("ip,mac,link,name,memory\n");
         for (number, (slave, link)) in slaves.slaves.iter_mut().zip(&links).enumerate() {
@@ -282,9 +305,14 @@ pub fn client_command(
     program: &OsStr,
     machines: &Path,
     budget_bytes: u64,
-    own_host: bool,
+    place: Place<'_>,
 ) -> io::Result<std::process::Command> {
-    let mut command = tied::command(program, own_host)?;
+    let mut command = tied::command(program, place.is_own_host())?;
     command.env("RUM_MACHINES", machines).env("RUM_LOCAL_BUDGET", budget_bytes.to_string());
+    // A key of the user's own is for another grid.
+    command.env_remove("RUM_KEY").env_remove("RUM_KEY_NAME");
+    if let Place::OwnHost { keys } = place {
+        command.env("RUM_KEY", keys);
+    }
     Ok(command)
 }

@@ -106,6 +106,11 @@ impl Config {
         Self::from_variables(machines, &|name| env::var_os(name))
     }
 
+    /// What `RUM_KEY` and `RUM_KEY_NAME` say of who this client is.
+    pub fn key_from_env() -> Result<Option<ClientKey>, ConfigError> {
+        read_key(&|name| env::var_os(name))
+    }
+
     fn from_variables(
         machines: Option<&Path>,
         variable: &dyn Fn(&str) -> Option<OsString>,

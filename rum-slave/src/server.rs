@@ -189,7 +189,14 @@ impl Slave {
             line += &format!(", port {}", channel.station.describe());
         }
         let mib = self.options.capacity_extents() * (EXTENT_BYTES as u64 >> 20);
-        line + &format!(", {mib} MiB, RF 1: nothing is replicated")
+        line += &format!(", {mib} MiB");
+        if let Some(keys) = &self.options.keys {
+            line += &match keys.clients().len() {
+                1 => ", sealed for 1 client".to_owned(),
+                count => format!(", sealed for {count} clients"),
+            };
+        }
+        line + ", RF 1: nothing is replicated"
     }
 
     /// Sleeps until a packet comes, a lease may end, or the slave is told to stop.

@@ -65,6 +65,8 @@ impl Report {
 pub struct Far {
     engine: String,
     links: Vec<String>,
+    /// Whether the sessions with all slaves are.
+    is_sealed: bool,
     /// What the program held when it had read everything, as it asked for it.
     heap_bytes: u64,
     faults: u64,
@@ -89,6 +91,7 @@ impl Far {
         Self {
             engine: grid.engine().to_string(),
             links: grid.links(),
+            is_sealed: grid.is_sealed(),
             heap_bytes,
             faults: stats.faults,
             fetch_faults: stats.fetch_faults,

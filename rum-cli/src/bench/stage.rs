@@ -18,7 +18,7 @@ use nix::{
 use crate::{
     folder::PrivateFolder,
     signals::Signals,
-    slaves::{self, Slaves, SlavesError},
+    slaves::{self, Place, Slaves, SlavesError},
 };
 
 /// What the slave may hold: enough for the largest bench.
@@ -138,7 +138,7 @@ impl Stage {
 
     fn spawn(&self, name: &str, arguments: &[&str], budget_bytes: u64, cpu: usize) -> Result<Child, BenchError> {
         let program = std::env::current_exe()?;
-        let mut command = slaves::client_command(program.as_os_str(), &self.machines, budget_bytes, false)?;
+        let mut command = slaves::client_command(program.as_os_str(), &self.machines, budget_bytes, Place::Here)?;
         command.args(["bench", "--worker", name, "--"]).args(arguments);
         command.stdin(Stdio::null()).stdout(Stdio::piped());
         // Inherited, so that it holds before the worker starts its first thread.

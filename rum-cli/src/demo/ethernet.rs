@@ -15,7 +15,7 @@ use nix::sched::{CloneFlags, unshare};
 
 use crate::{
     signals::Signals,
-    slaves::{Slave, Slaves, SlavesError, size_argument},
+    slaves::{Place, Slave, Slaves, SlavesError, size_argument},
     tied::{ARRIVED, INTERFACE},
 };
 
@@ -41,12 +41,13 @@ impl Switch {
         Ok(Self { ports: 0 })
     }
 
-    /// Starts `count` slaves, each on its own host, and writes the machines.csv of a client.
+    /// Starts `count` slaves, each on its own host and with these keys, and writes the machines.csv of a client.
     pub fn start_slaves(
         &mut self,
         count: usize,
         memory_bytes: u64,
         directory: &Path,
+        keys: &Path,
         signals: &Signals,
     ) -> Result<(Slaves, PathBuf), SlavesError> {
         let mut slaves = Slaves::new();
@@ -54,7 +55,7 @@ impl Switch {
         let memory = size_argument(memory_bytes);
         let mut machines = String::from("ip,mac,link,name,memory\n");
         for number in 0..count {
-            let slave = slaves.add(Slave::spawn(number, directory, &link, &memory, true)?);
+            let slave = slaves.add(Slave::spawn(number, directory, &link, &memory, Place::OwnHost { keys })?);
             slave.wait_for(ARRIVED, signals)?;
             let mac = self.connect(slave.pid())?;
             slave.go()?;

@@ -18,8 +18,9 @@ use rum_core::config::MIN_LOCAL_BUDGET_BYTES;
 
 use crate::{
     folder::PrivateFolder,
+    keygen,
     signals::Signals,
-    slaves::{self, Slaves, SlavesError},
+    slaves::{self, Place, Slaves, SlavesError},
     tied,
 };
 use ethernet::Switch;
@@ -92,6 +93,12 @@ fn demonstrate(arguments: &Arguments) -> Result<(), DemoError> {
     check(&runs)
 }
 
+/// The network of hosts of their own, and the key file of all of them.
+struct Ethernet {
+    switch: Switch,
+    keys: PathBuf,
+}
+
 /// A grid, and the data.
 struct Demo {
     signals: Signals,
@@ -99,7 +106,7 @@ struct Demo {
     input: PathBuf,
     machines: PathBuf,
     grid_bytes: u64,
-    switch: Option<Switch>,
+    ethernet: Option<Ethernet>,
     // Dropped in this order: the slaves end before their folder goes.
     _slaves: Slaves,
     _directory: PrivateFolder,
@@ -112,14 +119,16 @@ impl Demo {
         let input = directory.path().join("catalogue.txt");
         prepare_data(&input, arguments.records, &signals)?;
         let (count, memory) = (usize::from(arguments.slaves), arguments.memory);
-        let (slaves, machines, switch) = if arguments.ethernet {
+        let (slaves, machines, ethernet) = if arguments.ethernet {
             let mut switch = Switch::start()?;
-            let (slaves, machines) = switch.start_slaves(count, memory, directory.path(), &signals)?;
+            let keys = directory.path().join("rum.keys");
+            keygen::write_one(&keys, "demo").map_err(SlavesError::Keys)?;
+            let (slaves, machines) = switch.start_slaves(count, memory, directory.path(), &keys, &signals)?;
             println!(
-                "grid: {count} slaves over raw Ethernet (DPDK af_packet, MTU {}), each a host of its own",
+                "grid: {count} slaves over raw Ethernet (DPDK af_packet, MTU {}, sealed), each a host of its own",
                 ethernet::MTU
             );
-            (slaves, machines, Some(switch))
+            (slaves, machines, Some(Ethernet { switch, keys }))
         } else {
             let (slaves, machines) = Slaves::start_local(count, memory, directory.path(), &signals)?;
             println!("grid: {count} slaves over vhost-user, each a process of its own");
@@ -132,7 +141,7 @@ impl Demo {
             input,
             machines,
             grid_bytes,
-            switch,
+            ethernet,
             _slaves: slaves,
             _directory: directory,
         })
@@ -153,19 +162,23 @@ impl Demo {
 
     fn run(&mut self, what: &str, budget: Option<u64>) -> Result<Run, DemoError> {
         let program = slaves::program("catalogue", "RUM_CATALOGUE_BIN")?;
+        let place = match &self.ethernet {
+            Some(ethernet) => Place::OwnHost { keys: &ethernet.keys },
+            None => Place::Here,
+        };
         let mut command = match budget {
             None => tied::command(program.as_os_str(), false)?,
-            Some(bytes) => slaves::client_command(program.as_os_str(), &self.machines, bytes, self.switch.is_some())?,
+            Some(bytes) => slaves::client_command(program.as_os_str(), &self.machines, bytes, place)?,
         };
         command.arg("run").arg(&self.input).args(["--seed", &self.seed.to_string(), "--label", what]);
         if budget.is_none() {
             command.arg("--plain");
         }
-        let on_own_host = budget.is_some() && self.switch.is_some();
+        let on_own_host = budget.is_some() && self.ethernet.is_some();
         command.stdout(Stdio::piped()).stdin(if on_own_host { Stdio::piped() } else { Stdio::null() });
         let mut child = command.spawn()?;
-        if let (true, Some(switch)) = (on_own_host, &mut self.switch) {
-            switch.connect_client(&mut child)?;
+        if let (true, Some(ethernet)) = (on_own_host, &mut self.ethernet) {
+            ethernet.switch.connect_client(&mut child)?;
         }
         let output = finish(child, what, &self.signals)?;
         let report = Report::parse(&output).map_err(|why| DemoError::Result { what: what.to_owned(), why })?;

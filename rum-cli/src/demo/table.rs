@@ -25,6 +25,7 @@ pub struct Report {
 pub struct Far {
     pub engine: String,
     pub links: Vec<String>,
+    pub is_sealed: bool,
     /// What the program held when it had read everything.
     pub heap_bytes: u64,
     pub faults: u64,
@@ -62,9 +63,10 @@ pub fn print(runs: &[Run]) {
         let kinds: std::collections::BTreeSet<&str> =
             far.links.iter().map(|link| link.split(':').next().unwrap_or(link)).collect();
         println!(
-            "far memory: engine {}, transport {}, {} slaves, heap {:.1} MB",
+            "far memory: engine {}, transport {}{}, {} slaves, heap {:.1} MB",
             far.engine,
             kinds.into_iter().collect::<Vec<_>>().join(" and "),
+            if far.is_sealed { ", sealed" } else { "" },
             far.links.len(),
             far.heap_bytes as f64 / 1e6
         );

@@ -46,7 +46,7 @@ pub fn run() -> ExitCode {
         }
     }
     println!();
-    println!("RUM runs here: try `rum demo`. What stands behind an arrow is optional, and needs root.");
+    println!("RUM runs here: try `rum demo`. What stands behind an arrow is optional, and most of it needs root.");
     ExitCode::SUCCESS
 }
 

@@ -2,6 +2,9 @@
 
 use std::{fs, path::Path};
 
+use rum_core::config::{Config, ConfigError};
+use rum_net::seal::ClientKey;
+
 use super::{
     Check, Verdict,
     privilege::{Capability, has},
@@ -10,7 +13,7 @@ use super::{
 use crate::folder::PrivateFolder;
 
 pub fn checks() -> Vec<Check> {
-    let mut checks = vec![sockets(), packet_sockets(), namespaces(), vfio()];
+    let mut checks = vec![sockets(), packet_sockets(), namespaces(), vfio(), key(Config::key_from_env())];
     let routes = default_routes(&read("/proc/net/route"), &read("/proc/net/ipv6_route"));
     let mut names: Vec<String> = fs::read_dir("/sys/class/net")
         .map(|entries| entries.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned()).collect())
@@ -74,6 +77,16 @@ fn vfio() -> Check {
     Check::yes(WHAT, format!("vfio is loaded, {groups} IOMMU groups"))
 }
 
+/// What a client here would prove itself with.
+fn key(key: Result<Option<ClientKey>, ConfigError>) -> Check {
+    const WHAT: &str = "key (RUM_KEY)";
+    match key {
+        Ok(Some(key)) => Check::yes(WHAT, format!("that of the client {:?}: sessions are sealed", key.name)),
+        Ok(None) => Check::no(WHAT, "none: slaves with --keys let no client of this environment in", "rum keygen"),
+        Err(error) => Check::no(WHAT, error.to_string(), "unset RUM_KEY RUM_KEY_NAME, or set them right"),
+    }
+}
+
 fn interface(name: &str, carries_default_route: bool) -> Check {
     let class = format!("/sys/class/net/{name}");
     let driver = fs::read_link(format!("{class}/device/driver"))
@@ -127,7 +140,21 @@ fn default_routes(ipv4: &str, ipv6: &str) -> Vec<String> {
 
 #[cfg(test)]
 mod tests {
+    use rum_net::seal::Key;
+
     use super::*;
+
+    #[test]
+    fn a_key_is_named_and_never_shown() {
+        let client = ClientKey { name: "me".into(), key: Key::from_bytes([0x5a; 32]), quota_bytes: None };
+        let check = key(Ok(Some(client)));
+        assert_eq!((check.verdict, check.fix), (Verdict::Yes, None));
+        assert!(check.found.contains("\"me\"") && !check.found.contains("5a5a"), "{}", check.found);
+        assert_eq!(key(Ok(None)).verdict, Verdict::No);
+        let wrong = key(Err(ConfigError::KeyNameAlone("me".into())));
+        assert_eq!(wrong.verdict, Verdict::No);
+        assert!(wrong.found.starts_with("RUM_KEY_NAME"), "{}", wrong.found);
+    }
 
     #[test]
     fn default_routes_of_both_families() {

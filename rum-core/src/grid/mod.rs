@@ -30,6 +30,8 @@ use rum_net::{
 
 pub use types::{AllocError, FreeError, JoinError, Location, NamedObject, ObjectHash, ReallocError, Stats};
 
+pub use crate::pager::remote::SessionInfo;
+
 use self::{
     heap::{Heaps, Territory},
     keeper::Keeper,
@@ -247,6 +249,16 @@ impl Grid {
     /// The transports in use, in words: `vhost`, or with the own address `udp:af_packet:eth1, ip 10.0.0.1`.
     pub fn transports(&self) -> &[String] {
         &self.transports
+    }
+
+    /// The session with each slave as it is now, in the order of machines.csv.
+    pub fn sessions(&self) -> Vec<SessionInfo> {
+        (0..self.machines.len() as SlaveIndex).map(|slave| self.pager().session(slave)).collect()
+    }
+
+    /// Whether the sessions with all slaves are sealed: nobody on the way can read or change a page.
+    pub fn is_sealed(&self) -> bool {
+        self.sessions().iter().all(|session| session.is_sealed)
     }
 
     /// What each slave says of itself, in the order of machines.csv; `None` for one that gives no answer.

@@ -21,7 +21,7 @@ use rum_net::{
     },
 };
 
-use crate::pager::remote::{ExtentHome, Remote, RemoteEvent, RemoteFailure, SlaveIndex, Tag};
+use crate::pager::remote::{ExtentHome, Remote, RemoteEvent, RemoteFailure, SessionInfo, SlaveIndex, Tag};
 
 /// The longest request: a write of a batch of pages, or a call.
 pub const MAX_REQUEST_BYTES: usize = WRITE_HEAD_MAX_BYTES + MAX_BATCH_PAGES * PAGE_BYTES;
@@ -212,6 +212,11 @@ impl Remote for Transport {
 
     fn is_closed(&self) -> bool {
         (0..self.slaves.len()).all(|index| self.fabric.session(PeerIndex(index)).is_closed())
+    }
+
+    fn session(&self, slave: SlaveIndex) -> SessionInfo {
+        let session = self.fabric.session(PeerIndex(slave as usize));
+        SessionInfo { mtu_bytes: session.mtu(), is_sealed: session.is_sealed() }
     }
 
     fn unreached(&self) -> Option<SlaveIndex> {

@@ -30,7 +30,7 @@ use rum_net::EXTENT_PAGES;
 use self::{
     core::{Core, Step},
     local::{Binding, Local},
-    remote::{ExtentHome, Remote, RemoteFailure, SlaveIndex},
+    remote::{ExtentHome, Remote, RemoteFailure, SessionInfo, SlaveIndex},
     say::say,
     staging::FrameRun,
     state::{PageEvent, PageState},
@@ -313,6 +313,11 @@ impl Pager {
     /// The first slave that has not answered yet.
     pub fn unreached(&self) -> Option<SlaveIndex> {
         self.until(|core| Some(core.remote.unreached()))
+    }
+
+    /// The session with a slave as it is now.
+    pub fn session(&self, slave: SlaveIndex) -> SessionInfo {
+        self.until(|core| Some(core.remote.session(slave)))
     }
 
     /// Says good-bye to all slaves; waits for their answers at most `longest`.

@@ -60,6 +60,15 @@ pub enum RemoteEvent<'a> {
     Failed(RemoteFailure),
 }
 
+/// What a session with a slave is like.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct SessionInfo {
+    /// The most bytes that a packet has after its framing: what was found to come through both ways.
+    pub mtu_bytes: usize,
+    /// Its packets are encrypted and authenticated.
+    pub is_sealed: bool,
+}
+
 /// Operations on pages and slaves: started by one call, finished by an event of `poll`. Never blocks, never
 /// allocates from the program's heap except in `start_call`, and tries lost packets again by itself.
 pub trait Remote: Send + 'static {
@@ -86,6 +95,10 @@ pub trait Remote: Send + 'static {
     /// The first slave with which no session is open.
     fn unreached(&self) -> Option<SlaveIndex> {
         None
+    }
+    /// The session with a slave as it is now.
+    fn session(&self, _slave: SlaveIndex) -> SessionInfo {
+        SessionInfo::default()
     }
     /// Goes on with a slave that has fenced this client off, as another client that has nothing there yet.
     fn start_anew(&mut self, _slave: SlaveIndex) {}
