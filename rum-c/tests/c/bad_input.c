@@ -80,6 +80,26 @@ static int run_case(const char *name, const char *machines) {
         CHECK(rum_c_alloc(8 << 20) != NULL); /* What is freed can be had again. */
         return 1;
     }
+    if (strcmp(name, "quota") == 0) {
+        /* The client may hold 16 MiB of the 64 of its slave. */
+        errno = 0;
+        CHECK(rum_c_alloc(24 << 20) == NULL && errno == ENOMEM);
+        errno = 0;
+        CHECK(rum_c_alloc_hash(24 << 20, hash) == NULL && errno == ENOMEM);
+        char *block = rum_c_alloc(8 << 20);
+        CHECK(block != NULL);
+        fill(block, 8 << 20, 5);
+        void *other = rum_c_alloc(8 << 20);
+        CHECK(other != NULL);
+        errno = 0;
+        CHECK(rum_c_alloc(8 << 20) == NULL && errno == ENOMEM);
+        errno = 0;
+        CHECK(rum_c_calloc(8, 1 << 20) == NULL && errno == ENOMEM);
+        rum_c_free(other);
+        CHECK(rum_c_alloc(8 << 20) != NULL);
+        CHECK(first_wrong(block, 8 << 20, 5) == 8 << 20);
+        return 1;
+    }
     if (strcmp(name, "double-free") == 0) {
         char *block = rum_c_alloc(100);
         rum_c_free(block);

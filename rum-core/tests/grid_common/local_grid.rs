@@ -1,7 +1,7 @@
 //! Grids for tests: slaves as processes over vhost-user or Ethernet, or as threads over the in-process port.
 
 use std::{
-    path::PathBuf,
+    path::{Path, PathBuf},
     time::{Duration, Instant},
 };
 
@@ -10,18 +10,21 @@ use rum_core::{
     fault::EngineKind,
     grid::Grid,
 };
-use rum_net::port::{
-    MacAddr, Port,
-    inject::{Faults, Inject},
-    memory::MemoryHub,
-    middleware::Middlewares,
+use rum_net::{
+    port::{
+        MacAddr, Port,
+        inject::{Faults, Inject},
+        memory::MemoryHub,
+        middleware::Middlewares,
+    },
+    seal::KeyFile,
 };
 use rum_slave::{Options, Slave, SlaveHandle, port::open_link, stop::stop};
 
 use super::{
     MIB,
     namespaces::{Namespaces, ip},
-    player::{Player, argument, number, say},
+    player::{Player, argument, number, option, say},
 };
 
 /// The part of a slave: serves until it is killed or the test has gone.
@@ -217,12 +220,16 @@ pub fn machines_argument() -> Vec<Machine> {
     rum_core::config::parse_machines("machines", text.as_bytes(), None).unwrap_or_else(|error| panic!("{error}"))
 }
 
-/// Joins the grid that this process was told of, with the budget it was told in MiB and the engine, if any.
+/// Joins the grid that this process was told of, with the budget it was told in MiB and the engine and key file, if any.
 pub fn join_as_told() -> Grid {
-    let engine = argument("engine");
-    let engine = (!engine.is_empty()).then(|| engine.parse().unwrap_or_else(|error| panic!("{error}")));
+    let engine = option("engine").map(|engine| engine.parse().unwrap_or_else(|error| panic!("{error}")));
+    let key = option("keys").map(|path| {
+        let file = KeyFile::read(Path::new(&path)).unwrap_or_else(|error| panic!("{error}"));
+        file.choose(None).expect("one key").clone()
+    });
     let started = Instant::now();
-    let grid = Grid::join(config(machines_argument(), number("budget_mib") as usize * MIB, engine));
+    let config = config(machines_argument(), number("budget_mib") as usize * MIB, engine);
+    let grid = Grid::join(Config { key, ..config });
     let grid = grid.unwrap_or_else(|error| panic!("{error}"));
     say(&format!("joined in {:.1?}, engine {}", started.elapsed(), grid.engine()));
     grid

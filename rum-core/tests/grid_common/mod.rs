@@ -4,6 +4,7 @@
 
 pub mod dice;
 pub mod far;
+pub mod hosts;
 pub mod local_grid;
 #[path = "../../../rum-net/tests/support/namespaces.rs"]
 pub mod namespaces;
@@ -11,6 +12,7 @@ pub mod open_vswitch;
 pub mod player;
 pub mod resident;
 pub mod shadow;
+pub mod suite;
 
 use std::{
     fs::File,

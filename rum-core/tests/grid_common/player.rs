@@ -49,8 +49,19 @@ impl Player {
 
     /// In another network namespace.
     pub fn start_in(namespace: &str, role: &str, arguments: &[(&str, String)]) -> Self {
+        Self::start_in_with(namespace, role, arguments, &[])
+    }
+
+    /// With more in its environment.
+    pub fn start_in_with(
+        namespace: &str,
+        role: &str,
+        arguments: &[(&str, String)],
+        environment: &[(&str, &str)],
+    ) -> Self {
         let mut command = Command::new("ip");
         command.args(["netns", "exec", namespace]).arg(env::current_exe().expect("own path"));
+        command.envs(environment.iter().copied());
         Self::spawn(command, role, arguments)
     }
 
@@ -193,6 +204,11 @@ pub fn role() -> Option<String> {
 /// What this process was started with.
 pub fn argument(name: &str) -> String {
     env::var(format!("{ARGUMENT}{name}")).unwrap_or_else(|_| panic!("no argument {name}"))
+}
+
+/// As `argument`; none that is empty.
+pub fn option(name: &str) -> Option<String> {
+    env::var(format!("{ARGUMENT}{name}")).ok().filter(|value| !value.is_empty())
 }
 
 /// A number that this process was started with.
