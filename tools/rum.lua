@@ -190,7 +190,6 @@ end
 for _, flag in ipairs(FLAGS) do
     add_field("flag." .. flag[2], ProtoField.bool("rum.flag." .. flag[2], flag[3], 16, nil, flag[1]))
 end
-add_field("attempt", ProtoField.uint16("rum.attempt", "Sent before, of the packet that it is or answers", base.DEC, nil, 0xFF00))
 add_field("list_count", ProtoField.uint32("rum.list_count", "Count"))
 add_field("page_kind", ProtoField.uint8("rum.page_kind", "Kind of page", base.DEC, PAGE_KINDS))
 add_field("data", ProtoField.bytes("rum.data", "Page's data"))
@@ -505,7 +504,6 @@ local function header(range, tree)
     local reader, values = Reader.new(range, tree, true), {}
     for _, item in ipairs(HEADER) do values[item[1]] = reader:field(item, tree) end
     for _, flag in ipairs(FLAGS) do tree:add_le(fields["flag." .. flag[2]], range(HEADER_BYTES - 2, 2)) end
-    if CARRY_MESSAGE[values.kind] then tree:add_le(fields["attempt"], range(HEADER_BYTES - 2, 2)) end
     return values
 end
 

@@ -22,6 +22,9 @@ use grid_common::{
 };
 use rum_core::fault::EngineKind;
 
+/// A change to the network, and what it is called.
+type NamedChange<'a> = (&'a str, &'a dyn Fn(&str));
+
 const SLAVES: usize = 2;
 const SLAVE_MEMORY: usize = 128 * MIB;
 const LONGEST: Duration = Duration::from_secs(150);
@@ -150,7 +153,7 @@ fn cables_are_pulled(wire: Wire) {
         start.elapsed()
     };
     println!("a round of all takes {:.1?}", rounds(&mut clients));
-    let change: [(&str, &dyn Fn(&str)); 4] = [
+    let change: [NamedChange; 4] = [
         ("a client's cable", &|state| grid.hosts.set_cable(grid.client_host(0), state)),
         ("a slave's cable", &|state| grid.hosts.set_cable(0, state)),
         ("a client's interface", &|state| grid.hosts.set_interface(grid.client_host(1), state)),

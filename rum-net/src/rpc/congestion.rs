@@ -12,7 +12,7 @@
 use std::time::{Duration, Instant};
 
 /// Packets that may be under way before anything is known.
-const FIRST_WINDOW: f32 = 32.0;
+const FIRST_WINDOW: f32 = 4.0;
 const MIN_WINDOW: f32 = 1.0;
 /// The most packets of a session under way.
 pub const MAX_WINDOW: u32 = 512;
@@ -21,13 +21,21 @@ const INCREASE: f32 = 1.0;
 /// How much of the excess delay is taken off the window, and at most how much of the window.
 const DECREASE: f32 = 0.8;
 const MAX_DECREASE: f32 = 0.5;
+/// At least so much: windows become equal only by what is taken from the larger ones.
+const MIN_DECREASE: f32 = 0.1;
 /// What is left of the window after a loss while delays are short.
-const LOSS_LEAVES: f32 = 0.8;
-/// Queueing that is no congestion: bursts, and a peer that was doing something else.
-const SLACK_NS: f32 = 50_000.0;
+const LOSS_LEAVES: f32 = 0.9;
+/// Delays up to this many times the least one are no congestion, and up to this time: bursts, and a peer that was doing
+/// something else. The time is the same for all, so that who comes when there is a queue already, and takes it for the
+/// way's own delay, wants no more than the others.
+const BASE_FACTOR: f32 = 1.25;
+const LEAST_TARGET_NS: f32 = 100_000.0;
+/// No queue is longer. After a loss a shorter least delay is not believed for a while: who comes when there is a queue
+/// already never saw the way without it.
+const LONGEST_QUEUE_NS: u64 = 2_000_000;
 /// How much longer a small window may wait: many sessions share the bottleneck then (Swift, section 3.5).
 const FLOW_SCALING_NS: f32 = 100_000.0;
-const FLOW_SCALING_MAX_WINDOW: f32 = 64.0;
+const FLOW_SCALING_MAX_WINDOW: f32 = 256.0;
 /// The least delay is remembered for one to two of these: the way may change.
 const BASE_PERIOD: Duration = Duration::from_millis(500);
 
@@ -64,7 +72,7 @@ impl Congestion {
         if delay_ns > target_ns {
             self.starting = false;
             let excess = DECREASE * (delay_ns - target_ns) / delay_ns;
-            self.decrease(now, Duration::from_nanos(delay_ns as u64), 1.0 - excess.min(MAX_DECREASE));
+            self.decrease(now, Duration::from_nanos(delay_ns as u64), 1.0 - excess.clamp(MIN_DECREASE, MAX_DECREASE));
         } else if is_limiting {
             self.window += packets as f32 * if self.starting { 1.0 } else { INCREASE / self.window };
             self.window = self.window.min(MAX_WINDOW as f32);
@@ -74,6 +82,9 @@ impl Congestion {
     /// A packet was lost.
     pub fn on_loss(&mut self, now: Instant, round_trip: Duration) {
         self.starting = false;
+        if self.base_ns[0].min(self.base_ns[1]) < LONGEST_QUEUE_NS {
+            self.base_ns = self.base_ns.map(|base_ns| base_ns.min(LEAST_TARGET_NS as u64 / 2));
+        }
         self.decrease(now, round_trip, LOSS_LEAVES);
     }
 
@@ -86,7 +97,7 @@ impl Congestion {
     fn target(&self, base_ns: f32) -> f32 {
         let full = 1.0 / FLOW_SCALING_MAX_WINDOW.sqrt();
         let scaling = (1.0 / self.window.sqrt() - full) / (1.0 - full);
-        base_ns * 1.5 + SLACK_NS + FLOW_SCALING_NS * scaling.clamp(0.0, 1.0)
+        (base_ns * BASE_FACTOR).max(LEAST_TARGET_NS) + FLOW_SCALING_NS * scaling.clamp(0.0, 1.0)
     }
 
     /// Once a round trip at most: what is under way now was sent with the larger window.

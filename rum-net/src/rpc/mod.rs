@@ -15,11 +15,14 @@
 
 pub mod client;
 mod congestion;
+mod flaws;
 mod fragment;
 mod rtt;
 pub mod server;
 pub mod stats;
 
+#[cfg(feature = "broken")]
+pub use flaws::Flaw;
 pub use stats::{ClientStats, Drops, ServerStats};
 
 /// The most bytes of one request or one response, head and body together.

@@ -18,9 +18,9 @@
 //! | 7 | 1 | kind | see [`Kind`] |
 //! | 8 | 8 | session | drawn by the server, never 0, never used again; 0 in a hello |
 //! | 16 | 8 | request | id of a request; in hello and hello-ack the client's attempt |
-//! | 24 | 4 | message | bytes of the whole request or response that the payload is a fragment of |
+//! | 24 | 4 | message | bytes of the whole request or response that the payload is a fragment of; in a probe: nanoseconds after which the client takes a fragment for lost |
 //! | 28 | 4 | offset | where in the message the payload belongs |
-//! | 32 | 4 | idle | client to server: one bit for each slot whose last response has arrived, and may be forgotten |
+//! | 32 | 4 | idle | client to server: one bit for each slot whose last response has arrived, and may be forgotten; in a response: nanoseconds for which the server had the request when it sent this, 2³² - 1 if they were more |
 //! | 36 | 2 | ahead | client to server: `idle` speaks of ids up to `request + ahead` |
 //! | 38 | 2 | window | client to server: packets of long responses that may be under way in this session |
 //! | 40 | 2 | length | bytes of payload; what follows it is padding of the link |
@@ -132,7 +132,8 @@ pub struct Header {
     pub message_bytes: u32,
     /// Where in the message the payload belongs.
     pub offset: u32,
-    /// A bit for each slot of the client whose last response has arrived.
+    /// A bit for each slot of the client whose last response has arrived. In a response: for how many nanoseconds the
+    /// server had the request.
     pub idle: u32,
     /// `request + ahead` is the id that `idle` speaks of at most.
     pub ahead: u16,

@@ -5,13 +5,13 @@ use rum_net::{
     station::FramingDrops,
     wire::{
         checksum::Checksummer,
-        header::{HEADER_BYTES, Header, Kind},
+        header::{HEADER_BYTES, Header, Kind, flag},
         hello::{HelloAck, Verdict},
         message::{Opcode, PageKind, Status},
     },
 };
 
-use super::{document::Document, source::flags};
+use super::document::Document;
 
 /// Kinds that a header may have: those of any number that decode.
 fn kinds() -> Vec<(u16, String)> {
@@ -34,6 +34,11 @@ fn verdicts() -> Vec<(u16, String)> {
         Some((u16::from(number), format!("{:?}", HelloAck::decode(&ack)?.verdict)))
     };
     (0..=u8::MAX).filter_map(verdict).collect()
+}
+
+fn flags() -> Vec<(u16, String)> {
+    let names = ["answers probe", "executing", "wants ack", "sealed"].map(str::to_owned);
+    [flag::ANSWERS_PROBE, flag::EXECUTING, flag::WANTS_ACK, flag::SEALED].into_iter().zip(names).collect()
 }
 
 /// All that the document's enumerations do not say, or say otherwise.

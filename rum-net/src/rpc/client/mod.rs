@@ -14,6 +14,7 @@ use self::{
 use super::{
     ClientStats, Incarnation, MAX_MESSAGE_BYTES, MAX_PACKET_BYTES, MAX_SLOTS, MIN_MTU, Packet, ack_every,
     congestion::Congestion,
+    flaws::{Flaw, Flaws},
     fragment::{FragmentSet, Layout},
     rtt::RttEstimator,
 };
@@ -28,6 +29,8 @@ use crate::{
 
 /// The longest payload of a packet that is no fragment.
 const MAX_SMALL_PAYLOAD_BYTES: usize = Hello::MAX_BYTES;
+/// A fragment that was to be told of at once, and was not for so long, will not be.
+const MARK_LOST: Duration = Duration::from_millis(10);
 /// A session that somebody says is gone is asked for so long, if its packets are sealed and those words are not.
 const DOUBT: Duration = Duration::from_millis(10);
 
@@ -169,6 +172,8 @@ pub struct Client {
     /// Requests that are sent and have no answer yet.
     waiting: u32,
     probe: u32,
+    /// Of those to be probed, the ones that later answers show to be lost.
+    missed: u32,
     ack: u32,
     /// Responses of several packets with fragments that the server does not know to be here.
     progress: u32,
@@ -177,6 +182,10 @@ pub struct Client {
     in_flight: u32,
     /// Of those, how many were sent since the server was last asked to tell which it has.
     unmarked: u32,
+    /// The last fragment of which it was asked so: its request's id, its number, and when it was sent.
+    marked: Option<(u64, u32, Instant)>,
+    /// Fragments that arrived, by its word, since a delay was learnt from it.
+    arrived: u32,
     /// Fragments of responses received since the server was last told.
     unacked: u32,
     /// Packets of the last response that came.
@@ -200,6 +209,7 @@ pub struct Client {
     head: [u8; HEADER_BYTES + MAX_SMALL_PAYLOAD_BYTES],
     last_sent: Option<(Sent, Instant)>,
     stats: ClientStats,
+    flaws: Flaws,
 }
 
 impl Client {
@@ -240,10 +250,13 @@ impl Client {
             bulk: 0,
             waiting: 0,
             probe: 0,
+            missed: 0,
             ack: 0,
             progress: 0,
             in_flight: 0,
             unmarked: 0,
+            marked: None,
+            arrived: 0,
             unacked: 0,
             response_packets: 1,
             sequence: 0,
@@ -259,7 +272,14 @@ impl Client {
             head: [0; HEADER_BYTES + MAX_SMALL_PAYLOAD_BYTES],
             last_sent: None,
             stats: ClientStats::default(),
+            flaws: Flaws::default(),
         }
+    }
+
+    /// Makes a mistake from now on.
+    #[cfg(feature = "broken")]
+    pub fn break_by(&mut self, flaw: Flaw) {
+        self.flaws = Flaws::of(flaw);
     }
 
     /// Whether requests may be made.
@@ -403,6 +423,7 @@ impl Client {
         match (&mut self.keys, parsed.trailer) {
             (None, None) => self.take(now, header, parsed.payload, sink),
             (Some(_), Some(_)) => self.open(now, &parsed, sink),
+            (Some(_), None) if self.flaws.has(Flaw::TakesUnsealed) => self.take(now, header, parsed.payload, sink),
             (Some(_), None) => self.on_unsealed(now, header.kind, sink),
             (None, Some(_)) => self.stats.drops.unsealed += 1,
         }
@@ -431,7 +452,7 @@ impl Client {
             (Kind::Reset | Kind::Bye, State::Closing(_)) => self.end(),
             (Kind::Reset, State::Open) => {
                 let since = *self.doubted.get_or_insert(now);
-                if now.saturating_duration_since(since) >= DOUBT {
+                if now.saturating_duration_since(since) >= DOUBT || self.flaws.has(Flaw::BelievesResets) {
                     return self.reset(now, sink);
                 }
                 self.keep_alive_due = true;
@@ -488,8 +509,9 @@ impl Client {
             self.stats.drops.duplicate += 1;
             return;
         }
+        self.learn_delay(now, index, header);
         if is_first {
-            self.on_first_fragment(now, index, layout, header);
+            self.on_first_fragment(now, index, layout);
         }
         let slot = &mut self.slot[index];
         let request = slot.request;
@@ -520,18 +542,25 @@ impl Client {
     }
 
     /// An answer begins to come: what its delay tells of the way, and its coming of the requests before it.
-    fn on_first_fragment(&mut self, now: Instant, index: usize, layout: Layout, header: &Header) {
-        let is_limiting = self.under_way() + (self.response_packets - 1) * self.waiting.count_ones();
-        let is_limiting = 2 * is_limiting >= self.congestion.window();
-        let (sent_at, sequence) = (self.slot[index].answered(header), self.slot[index].sequence);
+    fn on_first_fragment(&mut self, now: Instant, index: usize, layout: Layout) {
+        // Of a request that was sent twice the first copy may be what is answered.
+        let Slot { sequence, first_sequence, repeated, .. } = self.slot[index];
+        let sequence = if repeated { first_sequence } else { sequence };
         self.waiting &= !(1 << index);
         self.response_packets = layout.count();
-        if let Some(sent_at) = sent_at {
-            let delay = now.saturating_duration_since(sent_at);
-            self.rtt.sample(delay);
-            self.congestion.on_answer(now, delay, layout.count(), is_limiting);
-        }
         self.overtake(now, sequence);
+    }
+
+    /// How long the request and this fragment of its response were on their way, which is the time since the request was
+    /// sent, without that for which the server had it.
+    fn learn_delay(&mut self, now: Instant, index: usize, header: &Header) {
+        let Some(sent_at) = self.slot[index].answered(header).filter(|_| header.idle != u32::MAX) else { return };
+        let expected = self.in_flight + self.response_packets * self.busy.count_ones();
+        let is_limiting = 2 * expected >= self.congestion.window();
+        let delay = now.saturating_duration_since(sent_at);
+        let delay = delay.saturating_sub(Duration::from_nanos(u64::from(header.idle)));
+        self.rtt.sample(delay);
+        self.congestion.on_answer(now, delay, 1, is_limiting);
     }
 
     /// A fragment of a response of several packets came: tells the server now and then.
@@ -571,15 +600,33 @@ impl Client {
         if news > 0 {
             slot.attempts = 0;
             slot.deadline = now + self.rtt.timeout(0);
-            let is_limiting = 2 * self.under_way() >= self.congestion.window();
-            let delay = self.rtt.smoothed().unwrap_or_default();
-            self.congestion.on_answer(now, delay, news, is_limiting);
+            self.arrived += news;
+            self.learn_delay_of_request(now, index, acked);
         }
         self.set_progress_of_request(index, acked);
         if header.flags & flag::ANSWERS_PROBE != 0 {
+            let lost = self.slot[index].sent.without(acked);
+            if !lost.is_empty() {
+                self.congestion.on_loss(now, self.rtt.smoothed().unwrap_or_default());
+            }
             self.send_again(index, FragmentSet::all());
         } else {
             self.find_lost_fragments(now, index);
+        }
+    }
+
+    /// The server has the fragment that it was asked to tell of at once.
+    fn learn_delay_of_request(&mut self, now: Instant, index: usize, acked: FragmentSet) {
+        let Some((id, fragment, sent_at)) = self.marked else { return };
+        let slot = &self.slot[index];
+        if slot.id != id || !acked.contains(fragment) {
+            return;
+        }
+        self.marked = None;
+        if !slot.repeated {
+            let is_limiting = 2 * self.under_way() >= self.congestion.window();
+            let arrived = std::mem::take(&mut self.arrived);
+            self.congestion.on_answer(now, now.saturating_duration_since(sent_at), arrived, is_limiting);
         }
     }
 
@@ -639,6 +686,9 @@ impl Client {
         retry.due = false;
         let timeout = if is_opening { self.hello_timeout(tries) } else { self.rtt.timeout(tries) };
         retry.deadline = now + timeout.max(MIN_RETRY);
+        if is_opening && tries == 0 {
+            self.attempt.asked_at = Some(now);
+        }
         retry.attempts += 1;
         self.wake_at(retry.deadline);
         self.state = if is_opening { State::Opening(retry) } else { State::Closing(retry) };
@@ -657,6 +707,7 @@ impl Client {
             slot.first_sent_at = now;
             self.last_id = next_of_slot(self.last_id, index, self.slots);
             slot.id = self.last_id;
+            slot.first_sequence = self.sequence;
         }
         let fragment = slot.sent.lowest_missing();
         slot.sent.insert(fragment);
@@ -669,6 +720,11 @@ impl Client {
             self.unmarked += 1;
             wants_ack = self.unmarked >= ack_every(self.congestion.window());
             self.unmarked *= u32::from(!wants_ack);
+            // One at a time, so that its answer is recognised.
+            let is_free = self.marked.is_none_or(|(_, _, since)| now.saturating_duration_since(since) > MARK_LOST);
+            if wants_ack && is_free {
+                self.marked = Some((slot.id, fragment, now));
+            }
         }
         let deadline = slot.deadline;
         self.note_sent(index);
@@ -705,6 +761,11 @@ impl Client {
                 body = buffer + range.start..buffer + range.end;
             }
             Sent::Ack(index) | Sent::Probe(index) => {
+                let bit = 1 << index;
+                if matches!(sent, Sent::Probe(_)) && self.missed & bit == 0 {
+                    header.message_bytes = u32::try_from(self.rtt.timeout(0).as_nanos()).unwrap_or(u32::MAX);
+                }
+                self.missed &= !bit;
                 head_bytes += size_of::<u128>();
                 let slot = &mut self.slot[index];
                 self.head[HEADER_BYTES..head_bytes].copy_from_slice(&slot.received.0.to_le_bytes());
@@ -775,10 +836,13 @@ impl Client {
         self.bulk = 0;
         self.waiting = 0;
         self.probe = 0;
+        self.missed = 0;
         self.ack = 0;
         self.progress = 0;
         self.in_flight = 0;
         self.unmarked = 0;
+        self.marked = None;
+        self.arrived = 0;
         self.unacked = 0;
         self.release = false;
         self.release_due = false;

@@ -69,6 +69,8 @@ pub(super) struct Attempt {
     /// Counts the sessions asked for: an answer to an earlier one is not taken.
     pub number: u64,
     cookie: [u8; COOKIE_BYTES],
+    /// When the first hello was sent.
+    pub asked_at: Option<Instant>,
     /// What the server said last, if it was no.
     pub refusal: Option<Verdict>,
     /// The initiator belongs to an earlier attempt: `prepare` has to make another.
@@ -118,6 +120,9 @@ impl Client {
         }
         // At once the first time. Who floods with cookies does not make the client send faster.
         if self.attempt.cookie == [0; COOKIE_BYTES] {
+            if let (1, Some(asked_at)) = (state.attempts, self.attempt.asked_at) {
+                self.rtt.sample(now.saturating_duration_since(asked_at));
+            }
             *state = Retry::at_once(now);
             self.wake_at(now);
         }
@@ -147,7 +152,9 @@ impl Client {
         let Some((grant, keys)) = self.accept(&ack) else { return };
         let (mtu, slots) = (grant.mtu as usize, grant.slots as usize);
         let fits = (MIN_MTU..=self.config.mtu).contains(&mtu) && slots.is_power_of_two() && slots <= self.config.slots;
-        if !fits || grant.session == 0 || grant.session != header.session {
+        // The header of an answer with a handshake can be changed by anybody: what is under the key counts.
+        let is_other = keys.is_none() && grant.session != header.session;
+        if !fits || grant.session == 0 || is_other {
             self.stats.drops.malformed += 1;
             return;
         }

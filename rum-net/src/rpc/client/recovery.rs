@@ -6,7 +6,10 @@
 use std::time::{Duration, Instant};
 
 use super::{Client, FragmentSet, Retry, State, take_lowest};
-use crate::{rpc::PACKET_THRESHOLD, wire::header::flag};
+use crate::{
+    rpc::{PACKET_THRESHOLD, flaws::Flaw},
+    wire::header::flag,
+};
 
 /// A server that has not heard of this client for so long may be asleep, and takes the second time to wake up.
 const MAY_SLEEP_AFTER: Duration = Duration::from_micros(150);
@@ -109,15 +112,19 @@ impl Client {
                 continue;
             }
             slot.overtaken = 0;
-            if slot.layout.message_bytes() <= SMALL_REQUEST_BYTES {
+            let is_there = !slot.acked.is_empty();
+            if slot.layout.message_bytes() <= SMALL_REQUEST_BYTES && !is_there {
                 self.send_again(index, FragmentSet::all());
             } else {
-                slot.repeated = true;
                 self.probe |= 1 << index;
+                self.missed |= 1 << index;
                 // Not again before the answer to this could be here.
                 slot.sequence = self.sequence;
             }
-            self.on_loss(now);
+            // A server may well answer a request that it has after others.
+            if !is_there {
+                self.on_loss(now);
+            }
         }
     }
 
@@ -159,6 +166,10 @@ impl Client {
             self.slot[index].deadline = now + self.timeout(now, 0);
             return;
         }
+        if self.flaws.has(Flaw::NeverRepeats) {
+            self.slot[index].deadline = now + self.timeout(now, 10);
+            return;
+        }
         let slot = &mut self.slot[index];
         self.stats.timeouts += 1;
         slot.attempts += 1;
@@ -173,13 +184,12 @@ impl Client {
             self.send_again(index, FragmentSet::all());
         } else {
             // Also when the window holds the request back: the server may hold others back for the answer to this one.
-            slot.repeated = true;
             self.probe |= 1 << index;
         }
-        if attempts >= SILENT_AFTER {
+        // Nothing is known to be lost: the server may have much to answer before this. Unless it says nothing at all.
+        let is_silent = self.last_heard.is_none_or(|heard| now.saturating_duration_since(heard) >= timeout);
+        if attempts >= SILENT_AFTER && is_silent {
             self.congestion.on_silence();
-        } else {
-            self.congestion.on_loss(now, timeout);
         }
     }
 

@@ -38,6 +38,8 @@ pub(super) struct Slot {
     pub tries: u8,
     /// The number of that packet among all of the session.
     pub sequence: u64,
+    /// The number of the request's first packet.
+    pub first_sequence: u64,
     /// When the answer, or the next fragment of it, is late.
     pub deadline: Instant,
     /// Deadlines in a row that passed in vain.
@@ -67,6 +69,7 @@ impl Slot {
             sent_at: now,
             tries: 0,
             sequence: 0,
+            first_sequence: 0,
             deadline: now,
             attempts: 0,
             overtaken: 0,

@@ -9,7 +9,7 @@ use std::{
 use super::{Control, Responder, Server, ServerEvent, Session, SessionId};
 use crate::{
     port::Address,
-    rpc::{Incarnation, MAX_PACKET_BYTES, MAX_SLOTS, MIN_MTU},
+    rpc::{Incarnation, MAX_PACKET_BYTES, MAX_SLOTS, MIN_MTU, flaws::Flaw},
     seal::{CookieInput, Cookies, Key, KeyFile, Opener, Responder as Handshake, Sealer, TRAILER_BYTES},
     wire::{
         header::{HEADER_BYTES, Header, Kind},
@@ -105,7 +105,8 @@ impl Server {
         let (client, attempt) = (Incarnation(hello.client), header.request);
         let address = from.bytes();
         let input = CookieInput { address: &address, client: hello.client, attempt };
-        if !self.admission.cookies.check(now, &input, &hello.cookie) {
+        let is_proven = self.admission.cookies.check(now, &input, &hello.cookie);
+        if !is_proven && !self.flaws.has(Flaw::TakesAnyCookie) {
             self.stats.drops.cookie += u64::from(hello.cookie != [0; _]);
             if self.admission.may_answer_stranger(now) {
                 let cookie = self.admission.cookies.make(now, &input);
@@ -160,9 +161,16 @@ impl Server {
                         session.address = Some(from);
                     }
                 }
-                let (session, verdict) = (session.grant.session, Verdict::Granted);
-                self.push_control(Control::HelloAck { to: from, attempt, client, session, verdict });
-                return Ok(());
+                if hello.mtu >= session.grant.mtu {
+                    let (session, verdict) = (session.grant.session, Verdict::Granted);
+                    self.push_control(Control::HelloAck { to: from, attempt, client, session, verdict });
+                    return Ok(());
+                }
+                if session.proven {
+                    self.stats.drops.stale += 1;
+                    return Ok(());
+                }
+                // Shorter than what was granted: the answer did not get through, and another session takes its place.
             }
             None if count >= self.config.max_sessions => return Err(Verdict::Full),
             _ => {}

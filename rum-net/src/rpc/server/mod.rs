@@ -17,6 +17,7 @@ use self::{
 };
 use super::{
     Incarnation, MAX_MESSAGE_BYTES, MAX_PACKET_BYTES, MIN_MTU, PACKET_THRESHOLD, Packet, ServerStats, ZEROS, ack_every,
+    flaws::{Flaw, Flaws},
     fragment::{FragmentSet, Layout},
 };
 use crate::{
@@ -120,6 +121,7 @@ pub struct Server {
     head: [u8; HEADER_BYTES + HelloAck::MAX_BYTES],
     last_sent: Option<Sent>,
     stats: ServerStats,
+    flaws: Flaws,
 }
 
 impl Server {
@@ -148,6 +150,16 @@ impl Server {
             head: [0; HEADER_BYTES + HelloAck::MAX_BYTES],
             last_sent: None,
             stats: ServerStats::default(),
+            flaws: Flaws::default(),
+        }
+    }
+
+    /// Makes a mistake from now on.
+    #[cfg(feature = "broken")]
+    pub fn break_by(&mut self, flaw: Flaw) {
+        self.flaws = Flaws::of(flaw);
+        if flaw == Flaw::ReusesSessions {
+            self.next_session = 1;
         }
     }
 
@@ -194,6 +206,7 @@ impl Server {
         match (session.keys.is_some(), parsed.trailer.is_some()) {
             (false, false) => self.take(now, from, header, parsed.payload, sink),
             (true, true) => self.open_packet(now, from, &parsed, sink),
+            (true, false) if self.flaws.has(Flaw::TakesUnsealed) => self.take(now, from, header, parsed.payload, sink),
             _ => self.stats.drops.unsealed += 1,
         }
     }
@@ -215,6 +228,10 @@ impl Server {
             return;
         };
         payload.copy_from_slice(parsed.payload);
+        #[cfg(feature = "broken")]
+        if self.flaws.has(Flaw::IgnoresReplays) {
+            keys.opener.forget_window();
+        }
         if let Err(error) = keys.opener.open(parsed.head, payload, trailer) {
             return self.stats.drops.count_unopened(error);
         }
@@ -234,9 +251,10 @@ impl Server {
     ) {
         let Some(session) = self.sessions.get_mut(&header.session) else { return };
         session.heard = now;
+        session.proven = true;
         session.address = Some(from);
         session.set_window(header.window);
-        if header.idle & session.answered != 0 {
+        if header.idle & session.answered != 0 && !self.flaws.has(Flaw::KeepsResponses) {
             self.forget_responses(header);
         }
         match header.kind {
@@ -285,12 +303,16 @@ impl Server {
             self.stats.drops.malformed += 1;
             return;
         };
+        let since = session.heard;
         let (index, slot) = session.slot_mut(header.request);
         if header.request < slot.id {
             self.stats.drops.stale += 1;
             return;
         }
-        slot.attempt = (header.flags >> flag::ATTEMPT_SHIFT) as u8;
+        if header.request == slot.id && layout.is_single() && self.flaws.has(Flaw::RunsDuplicates) {
+            slot.phase = Phase::Executing { layout, since };
+            return self.execute(header, index, payload, sink);
+        }
         if header.request == slot.id && !matches!(slot.phase, Phase::Receiving { .. }) {
             return self.on_repeated_request(from, header, index);
         }
@@ -300,12 +322,14 @@ impl Server {
                 return;
             }
             slot.id = header.request;
+            // Of all copies the one that came first: since then the server has the request.
+            slot.attempt = (header.flags >> flag::ATTEMPT_SHIFT) as u8;
             if let Some(response) = session.forget_response(index) {
                 self.responses.give(response);
             }
             let slot = &mut session.slots[index];
             if layout.is_single() {
-                slot.phase = Phase::Executing { layout };
+                slot.phase = Phase::Executing { layout, since };
                 return self.execute(header, index, payload, sink);
             }
             let mut buffer = match std::mem::take(&mut slot.phase) {
@@ -332,6 +356,7 @@ impl Server {
         sink: &mut dyn FnMut(&mut Responder<'_>, ServerEvent<'_>),
     ) {
         let Some(session) = self.sessions.get_mut(&header.session) else { return };
+        let since = session.heard;
         let slot = &mut session.slots[index];
         let Phase::Receiving { layout: expected, received, reported, buffer } = &mut slot.phase else { return };
         if *expected != layout {
@@ -345,7 +370,7 @@ impl Server {
         buffer[layout.range(fragment)].copy_from_slice(payload);
         if *received == layout.all() {
             let buffer = std::mem::take(buffer);
-            slot.phase = Phase::Executing { layout };
+            slot.phase = Phase::Executing { layout, since };
             session.progress &= !(1 << index);
             self.execute(header, index, &buffer[..layout.message_bytes() as usize], sink);
             self.requests.give(buffer);
@@ -403,6 +428,7 @@ impl Server {
     fn on_repeated_request(&mut self, from: Address, header: &Header, index: usize) {
         let Some(session) = self.sessions.get_mut(&header.session) else { return };
         match session.slots[index].phase {
+            Phase::Answered { sent, .. } if sent.is_empty() => self.push_status(from, header.session, index, 0),
             Phase::Answered { .. } => {
                 self.stats.repeated += 1;
                 session.on_response_progress(index, FragmentSet::default(), FragmentSet::all());
@@ -437,10 +463,11 @@ impl Server {
             });
         }
         match slot.phase {
+            Phase::Answered { sent, .. } if sent.is_empty() => self.push_status(from, header.session, index, 0),
             Phase::Answered { .. } => {
-                slot.attempt = flag::NO_ATTEMPT;
                 let has = FragmentSet(u128::from_le_bytes(bits));
-                session.on_response_progress(index, has, FragmentSet::all());
+                let patience = Duration::from_nanos(u64::from(header.message_bytes));
+                session.on_response_missed(session.heard, index, has, patience);
             }
             Phase::Receiving { .. } | Phase::Executing { .. } => {
                 self.push_status(from, header.session, index, flag::ANSWERS_PROBE);
@@ -496,7 +523,8 @@ impl Server {
         let layout = Layout::new(response.len() as u32, session.fragment_bytes).expect("cut to the longest allowed");
         session.answered |= 1 << index;
         let (sent, acked) = (FragmentSet::default(), FragmentSet::default());
-        session.slots[index].phase = Phase::Answered { layout, response, sent, acked };
+        let Phase::Executing { since, .. } = session.slots[index].phase else { return };
+        session.slots[index].phase = Phase::Answered { layout, since, response, sent, sent_at: since, acked };
         session.ready |= 1 << index;
         self.queue(token.session.0);
     }
@@ -514,27 +542,30 @@ impl Server {
         let Some(slot) = self.sessions.get(&session).map(|session| &session.slots[index]) else { return };
         let (received, flags) = match slot.phase {
             Phase::Receiving { received, .. } => (received, flags),
-            Phase::Executing { layout } => (layout.all(), flags | flag::EXECUTING),
-            Phase::Idle | Phase::Answered { .. } => return,
+            Phase::Executing { layout, .. } => (layout.all(), flags | flag::EXECUTING),
+            // The answer waits for its turn.
+            Phase::Answered { .. } => (FragmentSet::all(), flags),
+            Phase::Idle => return,
         };
         self.push_control(Control::Status { to, session, request: slot.id, received, flags });
     }
 
     /// The next packet to send and where to: call until `None`.
-    pub fn poll_transmit(&mut self, _now: Instant) -> Option<(Address, Packet<'_>)> {
+    pub fn poll_transmit(&mut self, now: Instant) -> Option<(Address, Packet<'_>)> {
         self.last_sent = None;
         if let Some(control) = self.control.pop_front() {
             self.last_sent = Some(Sent::Control(control));
             self.stats.packets_sent += 1;
             return Some((control.to(), self.build_control(control)));
         }
-        let (id, to, (index, fragment, wants_ack)) = self.next_fragment()?;
+        let (id, to, (index, fragment, wants_ack)) = self.next_fragment(now)?;
         self.last_sent = Some(Sent::Fragment { session: id, slot: index, fragment });
         self.stats.packets_sent += 1;
         let slot = &self.sessions.get(&id)?.slots[index];
-        let Phase::Answered { layout, .. } = &slot.phase else { return None };
+        let Phase::Answered { layout, since, .. } = &slot.phase else { return None };
         let range = layout.range(fragment);
         let mut header = Header::new(Kind::Response, id, slot.id);
+        header.idle = u32::try_from(now.saturating_duration_since(*since).as_nanos()).unwrap_or(u32::MAX);
         header.message_bytes = layout.message_bytes();
         header.offset = range.start as u32;
         header.flags = u16::from(slot.attempt) << flag::ATTEMPT_SHIFT;
@@ -552,12 +583,12 @@ impl Server {
     }
 
     /// A packet of each session in turn: one that asks for much does not hold up one that asks for little.
-    fn next_fragment(&mut self) -> Option<(u64, Address, (usize, u32, bool))> {
+    fn next_fragment(&mut self, now: Instant) -> Option<(u64, Address, (usize, u32, bool))> {
         while let Some(id) = self.ready.pop_front() {
             let Some(session) = self.sessions.get_mut(&id) else { continue };
             session.queued = false;
             let Some(to) = session.address else { continue };
-            let Some(fragment) = session.next_fragment() else { continue };
+            let Some(fragment) = session.next_fragment(now) else { continue };
             self.queue(id);
             return Some((id, to, fragment));
         }

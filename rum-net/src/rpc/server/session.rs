@@ -2,7 +2,7 @@
 
 use std::{
     hash::{BuildHasherDefault, Hasher},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use super::admission::Keys;
@@ -31,13 +31,17 @@ pub(crate) enum Phase {
         buffer: Vec<u8>,
     },
     /// The request was handed up.
-    Executing { layout: Layout },
+    Executing { layout: Layout, since: Instant },
     /// The response is kept until the client has it.
     Answered {
         layout: Layout,
+        /// When the whole request was here.
+        since: Instant,
         response: Vec<u8>,
         /// Fragments given out for sending and not known to be lost.
         sent: FragmentSet,
+        /// When the last of them was.
+        sent_at: Instant,
         /// Fragments that the client has.
         acked: FragmentSet,
     },
@@ -65,6 +69,8 @@ pub(crate) struct Session {
     /// Where the client's last packet came from; `None` once that link has closed.
     pub address: Option<Address>,
     pub heard: Instant,
+    /// A packet of the session came: the client knows that it is open.
+    pub proven: bool,
     pub fragment_bytes: u32,
     /// As many as were used so far.
     pub slots: Vec<Slot>,
@@ -72,8 +78,6 @@ pub(crate) struct Session {
     pub answered: u32,
     /// One bit for each slot with fragments of a response to send.
     pub ready: u32,
-    /// The slot that sent last: the next has its turn.
-    pub turn: u32,
     /// The session waits in the server's queue for its turn to send.
     pub queued: bool,
     /// Packets of long responses that the client wants under way at once.
@@ -99,11 +103,11 @@ impl Session {
             keys,
             address: None,
             heard: now,
+            proven: false,
             fragment_bytes: 1,
             slots: Vec::new(),
             answered: 0,
             ready: 0,
-            turn: 0,
             queued: false,
             window: 1,
             in_flight: 0,
@@ -128,7 +132,7 @@ impl Session {
         if !matches!(slot.phase, Phase::Answered { .. }) {
             return None;
         }
-        let Phase::Answered { layout, response, sent, acked } = std::mem::take(&mut slot.phase) else {
+        let Phase::Answered { layout, response, sent, acked, .. } = std::mem::take(&mut slot.phase) else {
             return None;
         };
         if !layout.is_single() {
@@ -152,6 +156,14 @@ impl Session {
         self.ready = self.ready & !(1 << index) | u32::from(!is_sent) << index;
     }
 
+    /// The client misses the response, of which it has these fragments. What was sent
+    /// within `patience` may still arrive.
+    pub fn on_response_missed(&mut self, now: Instant, index: usize, has: FragmentSet, patience: Duration) {
+        let Phase::Answered { sent_at, .. } = self.slots[index].phase else { return };
+        let is_late = now.saturating_duration_since(sent_at) >= patience;
+        self.on_response_progress(index, has, if is_late { FragmentSet::all() } else { FragmentSet::default() });
+    }
+
     /// What the client says of its window with every packet.
     pub fn set_window(&mut self, window: u16) {
         self.window = u32::from(window).clamp(1, MAX_WINDOW);
@@ -169,22 +181,32 @@ impl Session {
         bits(self.ready).find(is_single)
     }
 
+    /// What is nearly done goes first, then what was asked first: the least time spent waiting (Schrage, "A Proof of the
+    /// Optimality of the Shortest Remaining Processing Time Discipline", 1968), and answers of one length come in the order
+    /// of their requests, so that who waits for one can tell from later ones that it was lost.
+    fn urgency(&self, index: usize) -> (u32, u64) {
+        let slot = &self.slots[index];
+        match slot.phase {
+            Phase::Answered { layout, sent, .. } => (layout.count() - sent.len(), slot.id),
+            _ => (0, slot.id),
+        }
+    }
+
     /// The next fragment to send, marked as sent: its slot, its number, and whether the client is to say at once which it
     /// has. `None` if all is sent or the window is full.
-    pub fn next_fragment(&mut self) -> Option<(usize, u32, bool)> {
+    pub fn next_fragment(&mut self, now: Instant) -> Option<(usize, u32, bool)> {
         let index = if self.in_flight < self.window {
-            // The slots take turns.
-            let later = self.ready & !((2u32 << self.turn).wrapping_sub(1));
-            bits(if later != 0 { later } else { self.ready }).next()?
+            bits(self.ready).min_by_key(|&index| self.urgency(index))?
         } else {
             self.single_ready()?
         };
-        let Phase::Answered { layout, sent, .. } = &mut self.slots[index].phase else {
+        let Phase::Answered { layout, sent, sent_at, .. } = &mut self.slots[index].phase else {
             self.ready &= !(1 << index);
             return None;
         };
         let fragment = sent.lowest_missing();
         sent.insert(fragment);
+        *sent_at = now;
         if *sent == layout.all() {
             self.ready &= !(1 << index);
         }
@@ -195,7 +217,6 @@ impl Session {
             wants_ack = self.unmarked >= ack_every(self.window);
             self.unmarked *= u32::from(!wants_ack);
         }
-        self.turn = index as u32;
         Some((index, fragment, wants_ack))
     }
 

@@ -336,8 +336,16 @@ fn windows_go_on_without_timers_when_many_long_messages_compete() {
 fn responses_that_arrived_leave_the_window_without_another_request() {
     let mut pair = Pair::new(1500);
     pair.client = Client::new(ClientConfig { slots: 32, ..client_config(1500) }, None, pair.now);
-    pair.answering = Answering::Later;
     pair.run();
+    while pair.client.window() < 32 {
+        for seed in 0..32 {
+            pair.request(&message(5000, 16, seed));
+        }
+        pair.run();
+    }
+    pair.answering = Answering::Later;
+    pair.executed.clear();
+    pair.complete.clear();
     for seed in 0..32 {
         pair.request(&message(5000, 16, seed));
     }

@@ -62,10 +62,10 @@ fn request() -> impl Strategy<Value = Vec<u8>> {
     ]
 }
 
-type IsDecoded = dyn Fn(&[u8]) -> bool;
+type Check = dyn Fn(&[u8]) -> bool;
 
 /// Whether the bytes are a response to what was asked.
-struct Decodes(Box<IsDecoded>);
+struct Decodes(Box<Check>);
 
 impl std::fmt::Debug for Decodes {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
