@@ -198,10 +198,12 @@ impl Client {
         !self.attempt.is_stale
     }
 
-    /// The MTUs that are asked for, one after another: the port's own, then shorter ones.
+    /// The MTUs that are asked for, one after another: that of the session before, the port's own, then shorter ones.
     fn mtus(&self) -> impl Iterator<Item = usize> + use<> {
         let longest = self.config.mtu.min(MAX_PACKET_BYTES);
-        std::iter::once(longest).chain(USUAL_MTUS.into_iter().filter(move |mtu| *mtu < longest))
+        let known = (self.mtu > 0 && self.mtu < longest).then_some(self.mtu);
+        let shorter = USUAL_MTUS.into_iter().filter(move |mtu| *mtu < longest);
+        known.into_iter().chain(std::iter::once(longest)).chain(shorter)
     }
 
     /// The MTU that the hello number `tries` asks for.
