@@ -41,9 +41,9 @@ local VERDICTS = {
 local PAGE_KINDS = { [0] = "zeros", [1] = "data" }
 local FLAGS = {
     { 1, "answers_probe", "Answers a probe" }, { 2, "executing", "Is being executed" }, { 4, "wants_ack", "Wants an ack" },
-    { 8, "sealed", "Sealed" },
+    { 8, "sealed", "Sealed" }, { 16, "unsummed", "Payload has no checksum" },
 }
-local SEALED = 8
+local SEALED, UNSUMMED = 8, 16
 
 local HELLO, HELLO_ACK, REQUEST, RESPONSE, PROBE, STATUS, ACK, HELLO_RETRY = 1, 2, 3, 4, 5, 6, 7, 11
 local CARRY_MESSAGE = set { REQUEST, RESPONSE }
@@ -71,6 +71,8 @@ local HEADER = {
     { "payload_bytes", "u16", "Bytes of payload" },
     { "flags", "x16", "Flags" },
 }
+-- What `idle` is in a response.
+local HELD = { "held", "u32", "Nanoseconds for which the server had the request" }
 -- Follows the payload of a sealed packet.
 local TRAILER = { { "counter", "u64", "Counter" }, { "tag", "tag", "Tag" } }
 local PAYLOADS = {
@@ -183,7 +185,7 @@ local function define(layout)
     end
 end
 
-for _, layout in ipairs { HEADER, TRAILER, GRANT, REQUEST_HEAD, RESPONSE_HEAD } do define(layout) end
+for _, layout in ipairs { HEADER, TRAILER, GRANT, REQUEST_HEAD, RESPONSE_HEAD, { HELD } } do define(layout) end
 for _, table_of_layouts in ipairs { PAYLOADS, REQUESTS, RESPONSES, REFUSALS } do
     for _, layout in pairs(table_of_layouts) do define(layout) end
 end
@@ -502,7 +504,10 @@ local NEED_PAYLOAD = set { HELLO, HELLO_ACK, HELLO_RETRY, REQUEST, RESPONSE, PRO
 
 local function header(range, tree)
     local reader, values = Reader.new(range, tree, true), {}
-    for _, item in ipairs(HEADER) do values[item[1]] = reader:field(item, tree) end
+    for _, item in ipairs(HEADER) do
+        if item[1] == "idle" and values.kind == RESPONSE then item = HELD end
+        values[item[1]] = reader:field(item, tree)
+    end
     for _, flag in ipairs(FLAGS) do tree:add_le(fields["flag." .. flag[2]], range(HEADER_BYTES - 2, 2)) end
     return values
 end
@@ -524,7 +529,9 @@ local function is_sound(buffer, values, tree)
         return values.checksum == 0
     end
     if buffer:len() < bytes then return true end
-    local is_good = crc32c(buffer(4, bytes - 4):raw()) == values.checksum
+    local is_unsummed = band(values.flags, UNSUMMED) ~= 0 and CARRY_MESSAGE[values.kind]
+    local summed = is_unsummed and HEADER_BYTES or bytes
+    local is_good = crc32c(buffer(4, summed - 4):raw()) == values.checksum
     tree:add(fields.checksum_status, buffer(0, 4), is_good and 1 or 0):set_generated()
     if not is_good then tree:add_proto_expert_info(experts.checksum, "Wrong checksum") end
     return is_good

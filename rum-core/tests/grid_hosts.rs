@@ -13,6 +13,7 @@ use grid_common::{
     MIB, PAGE, Turn, allows,
     dice::seed,
     far::Far,
+    holder::{hold_data, hold_nothing},
     hosts::{HostGrid, RAW, UDP, Wire},
     local_grid::join_as_told,
     namespaces::is_root,
@@ -240,7 +241,7 @@ fn play() {
     match role().as_deref() {
         None => {}
         Some("suite") => play_suite(),
-        Some("hold-nothing") => play_hold_nothing(),
+        Some("hold-nothing") => hold_nothing(&join_as_told()),
         Some("hold-data") => play_hold_data(),
         Some("work") => play_work(),
         Some(other) => panic!("no role {other:?}"),
@@ -256,31 +257,11 @@ fn play_suite() {
     suite::run(&grid, number("seed"), &argument("wire"), suite::SHORT);
 }
 
-fn play_hold_nothing() {
-    let grid = join_as_told();
-    told();
-    let data = Far::zeroed(&grid, 4 * MIB);
-    (0..data.len()).step_by(PAGE).for_each(|at| data.set_word(at, at as u64 | 1));
-    (0..data.len()).step_by(PAGE).for_each(|at| assert_eq!(data.word(at), at as u64 | 1));
-    say("allocated");
-}
-
 fn play_hold_data() {
     let grid = join_as_told();
     let mtus: Vec<_> = grid.sessions().iter().map(|session| session.mtu_bytes).collect();
     say(&format!("mtus {mtus:?}"));
-    let data = Far::zeroed(&grid, 8 * MIB);
-    (0..data.len()).step_by(PAGE).for_each(|at| data.set_word(at, at as u64 | 1));
-    say("written");
-    let once = told() == "read once";
-    say("reading");
-    loop {
-        (0..data.len()).step_by(PAGE).for_each(|at| assert_eq!(data.word(at), at as u64 | 1));
-        if once {
-            break;
-        }
-    }
-    say("all there");
+    hold_data(&grid);
 }
 
 /// Works until it is told to end. What it has written at the beginning is looked at after each round.

@@ -8,8 +8,9 @@ use grid_common::{
     MIB, PAGE, Turn,
     dice::seed,
     far::Far,
+    holder::{hold_data, hold_nothing},
     local_grid::{VhostGrid, client, join_as_told, play_slave},
-    player::{Player, number, role, say, told},
+    player::{Player, number, role, say},
     shadow::{self, Plan},
 };
 use nix::sys::signal::Signal;
@@ -153,38 +154,12 @@ fn play() {
     match role().as_deref() {
         None => {}
         Some("slave") => play_slave(),
-        Some("hold-nothing") => play_hold_nothing(),
-        Some("hold-data") => play_hold_data(),
+        Some("hold-nothing") => hold_nothing(&join_as_told()),
+        Some("hold-data") => hold_data(&join_as_told()),
         Some("write-on") => play_write_on(),
         Some("work") => play_work(),
         Some(other) => panic!("no role {other:?}"),
     }
-}
-
-fn play_hold_nothing() {
-    let grid = join_as_told();
-    told();
-    say("asking");
-    let data = Far::zeroed(&grid, 4 * MIB);
-    (0..data.len()).step_by(PAGE).for_each(|at| data.set_word(at, at as u64 | 1));
-    (0..data.len()).step_by(PAGE).for_each(|at| assert_eq!(data.word(at), at as u64 | 1));
-    say("allocated");
-}
-
-fn play_hold_data() {
-    let grid = join_as_told();
-    let data = Far::zeroed(&grid, 8 * MIB);
-    (0..data.len()).step_by(PAGE).for_each(|at| data.set_word(at, at as u64 | 1));
-    say("written");
-    let once = told() == "read once";
-    say("reading");
-    loop {
-        (0..data.len()).step_by(PAGE).for_each(|at| assert_eq!(data.word(at), at as u64 | 1));
-        if once {
-            break;
-        }
-    }
-    say("all there");
 }
 
 /// Writes to pages that were never written before: nothing is fetched, and evictions alone fill the session.

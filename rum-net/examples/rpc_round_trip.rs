@@ -53,7 +53,7 @@ impl Rig {
     fn step(&mut self, now: Instant) {
         let head = EthernetHeader { destination: self.server_port.mac(), source: self.client_port.mac() }.encode();
         while let Some(packet) = self.client.poll_transmit(now) {
-            if self.client_port.transmit(LinkId(0), &[&head, packet.head, packet.body]).is_err() {
+            if self.client_port.transmit(LinkId(0), &packet.behind(&head)).is_err() {
                 self.client.not_sent();
                 break;
             }
@@ -64,12 +64,12 @@ impl Rig {
             let address = Address { link, ..Address::default() };
             server.handle(now, address, &frame[ethernet::HEADER_BYTES..], &mut |responder, event| {
                 if let ServerEvent::Request { .. } = event {
-                    responder.response().extend_from_slice(response);
+                    responder.response().head.extend_from_slice(response);
                 }
             });
         });
         while let Some((to, packet)) = server.poll_transmit(now) {
-            if server_port.transmit(to.link, &[&head, packet.head, packet.body]).is_err() {
+            if server_port.transmit(to.link, &packet.behind(&head)).is_err() {
                 server.not_sent();
                 break;
             }

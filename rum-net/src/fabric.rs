@@ -21,7 +21,7 @@ use crate::{
 pub struct PeerIndex(pub usize);
 
 /// Packets received from one port in one go.
-const RECEIVE_BURST: usize = 32;
+const RECEIVE_BURST: usize = 8;
 
 /// After a port took no more, it is tried again after this long.
 const FULL_PAUSE: Duration = Duration::from_micros(50);
@@ -99,7 +99,8 @@ impl Fabric {
             slots: SLOTS,
             max_request_bytes,
         };
-        let client = Client::new(config, self.key.clone(), Instant::now());
+        let shares_memory = self.attachments[attachment].station.shares_memory();
+        let client = Client::new(config, self.key.clone(), Instant::now()).over_shared_memory(shares_memory);
         self.peers.push(Peer { attachment, address, client, refused: None });
         PeerIndex(self.peers.len() - 1)
     }
@@ -229,7 +230,7 @@ impl Peer {
         let mut sent = false;
         self.refused = None;
         while let Some(packet) = self.client.poll_transmit(now) {
-            match station.transmit(now, &self.address, packet.head, packet.body) {
+            match station.transmit(now, &self.address, &packet) {
                 Ok(()) => sent = true,
                 // The MTU bounds every packet: one too long is a mistake, and lost like any other.
                 Err(SendError::Port(TransmitError::TooLong)) => {

@@ -5,6 +5,7 @@
 #![deny(unsafe_code)]
 
 pub mod fabric;
+pub mod packet;
 pub mod port;
 pub mod rpc;
 pub mod seal;

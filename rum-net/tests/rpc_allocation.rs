@@ -62,9 +62,11 @@ fn requests_without_allocation(keys: Option<Arc<KeyFile>>) {
         loop {
             let (len, number) = allocations(|| {
                 let packet = client.poll_transmit(now)?;
-                let len = packet.head.len() + packet.body.len();
-                packet_buffer[..packet.head.len()].copy_from_slice(packet.head);
-                packet_buffer[packet.head.len()..len].copy_from_slice(packet.body);
+                let mut len = 0;
+                for part in packet.iter() {
+                    packet_buffer[len..len + part.len()].copy_from_slice(part);
+                    len += part.len();
+                }
                 Some(len)
             });
             allocated += number;
@@ -79,13 +81,13 @@ fn requests_without_allocation(keys: Option<Arc<KeyFile>>) {
             }
             server.handle(now, Address::default(), &packet_buffer[..len], &mut |responder, event| {
                 if let ServerEvent::Request { message, .. } = event {
-                    responder.response().resize(if message.len() % 3 == 0 { 5000 } else { 40 }, 1);
+                    responder.response().head.resize(if message.len() % 3 == 0 { 5000 } else { 40 }, 1);
                 }
             });
         }
         to_client.clear();
         while let Some((_, packet)) = server.poll_transmit(now) {
-            to_client.push([packet.head, packet.body].concat());
+            to_client.push(packet.to_vec());
         }
         for packet in &mut to_client {
             packets += 1;

@@ -26,8 +26,12 @@ use crate::{
     store::Store,
 };
 
-/// Packets taken from a port before answers are sent.
-const RECEIVE_BUDGET: usize = 64;
+/// Packets taken from a port before answers are sent: their receivers work on them while the next are taken.
+const RECEIVE_BURST: usize = 16;
+/// Packets taken from a port before it is another's turn.
+const RECEIVE_BUDGET: usize = 4 * RECEIVE_BURST;
+/// Packets after which those that were queued are handed over: their receiver works on them while more are made.
+const FLUSH_EVERY: u32 = 8;
 /// Steps in a row that may leave packets waiting before leases end nevertheless: a flood must not keep them for ever.
 const MAX_BEHIND: u32 = 1024;
 /// Times that full links may refuse packets before the slave turns to receiving again.
@@ -235,23 +239,25 @@ impl Channel {
         let config =
             ServerConfig { incarnation, mtu, session_timeout: options.lease, max_sessions: options.max_sessions };
         let server = Server::new(config, options.keys.clone(), rand::random(), Instant::now());
+        let server = server.over_shared_memory(station.shares_memory());
         Ok(Self { station, server, full_since: HashMap::new(), behind: 0 })
     }
 
     fn step(&mut self, now: Instant, service: &mut Service) -> bool {
-        let Self { station, server, full_since, behind } = self;
-        let mut on_event = |responder: &mut Responder<'_>, event: ServerEvent<'_>| match event {
-            ServerEvent::Request { client, message, .. } => service.answer(client, message, responder.response()),
-            ServerEvent::Opened { client, key, .. } => {
-                if !service.session_opened(client, key.map(|key| key.name.as_str())) {
-                    responder.refuse();
-                }
+        let (mut received, mut worked) = (0, false);
+        while received < RECEIVE_BUDGET {
+            let taken = self.receive(now, service);
+            let wants_transmit = self.server.wants_transmit();
+            if wants_transmit {
+                self.transmit(now);
             }
-            ServerEvent::Closed { client, .. } => service.session_closed(client),
-        };
-        let received = station.receive(now, RECEIVE_BUDGET, &mut |from, packet| {
-            server.handle(now, from, packet, &mut on_event);
-        });
+            worked |= taken > 0 || wants_transmit;
+            received += taken;
+            if taken < RECEIVE_BURST {
+                break;
+            }
+        }
+        let Self { station, server, full_since, behind } = self;
         station.link_changes(&mut |link, is_open| {
             if !is_open {
                 server.link_closed(link);
@@ -267,18 +273,36 @@ impl Channel {
                 }
             });
         }
-        let wants_transmit = self.server.wants_transmit();
-        if wants_transmit {
-            self.transmit(now);
-        }
-        received > 0 || wants_transmit
+        worked
+    }
+
+    /// Takes some packets, and gives what they ask for to `service`.
+    fn receive(&mut self, now: Instant, service: &mut Service) -> usize {
+        let Self { station, server, .. } = self;
+        let mut on_event = |responder: &mut Responder<'_>, event: ServerEvent<'_>| match event {
+            ServerEvent::Request { client, message, .. } => service.answer(client, message, responder.response()),
+            ServerEvent::Opened { client, key, .. } => {
+                if !service.session_opened(client, key.map(|key| key.name.as_str())) {
+                    responder.refuse();
+                }
+            }
+            ServerEvent::Closed { client, .. } => service.session_closed(client),
+        };
+        station.receive(now, RECEIVE_BURST, &mut |from, packet| {
+            server.handle(now, from, packet, &mut on_event);
+        })
     }
 
     fn transmit(&mut self, now: Instant) {
         let Self { station, server, full_since, .. } = self;
-        let mut refusals = 0;
+        let (mut refusals, mut sent) = (0, 0);
         while let Some((to, packet)) = server.poll_transmit(now) {
-            match station.transmit(now, &to, packet.head, packet.body) {
+            let result = station.transmit(now, &to, &packet);
+            sent += 1;
+            if sent % FLUSH_EVERY == 0 {
+                station.flush();
+            }
+            match result {
                 Ok(()) if full_since.is_empty() => {}
                 Ok(()) => drop(full_since.remove(&to.link)),
                 Err(SendError::Port(TransmitError::Full)) => {
@@ -296,7 +320,7 @@ impl Channel {
                     server.link_closed(to.link);
                 }
                 Err(SendError::Port(TransmitError::TooLong)) => {
-                    tracing::error!("{}: a packet of {} bytes is too long", station.name(), packet.body.len());
+                    tracing::error!("{}: a packet of {} bytes is too long", station.name(), packet.bytes());
                 }
                 // A slave answers to where a packet came from, and never asks for an address.
                 Err(SendError::Unresolved) => {}

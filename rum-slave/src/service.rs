@@ -4,7 +4,7 @@
 use std::{fmt, time::Duration};
 
 use rum_net::{
-    rpc::Incarnation,
+    rpc::{Incarnation, Response},
     wire::message::{
         ExtentList, MAX_BATCH_EXTENTS, NameHash, OpenName, PageList, ReadResponseWriter, Request, Stat, Status,
         WriteRequest, encode_extents_response, encode_open_name_response, encode_size_differs, encode_status,
@@ -119,14 +119,13 @@ impl Service {
         }
     }
 
-    /// Answers a request: appends the response to `response`.
-    pub fn answer(&mut self, client: Incarnation, message: &[u8], response: &mut Vec<u8>) {
-        let start = response.len();
+    /// Answers a request: builds the response in `response`, which is empty.
+    pub fn answer(&mut self, client: Incarnation, message: &[u8], response: &mut Response) {
         if let Err(status) = self.serve(client, message, response) {
-            response.truncate(start);
-            encode_status(status, response);
+            response.clear();
+            encode_status(status, &mut response.head);
         }
-        let status = usize::from(response[start]);
+        let status = usize::from(response.head[0]);
         self.totals.requests += 1;
         self.totals.answered[status] += 1;
     }
@@ -158,14 +157,18 @@ impl Service {
         }
     }
 
-    fn serve(&mut self, client: Incarnation, message: &[u8], response: &mut Vec<u8>) -> Result<(), Status> {
+    fn serve(&mut self, client: Incarnation, message: &[u8], response: &mut Response) -> Result<(), Status> {
         let request = Request::decode(message).map_err(|error| {
             tracing::debug!("client {:032x}: {error}", client.0);
             error.status()
         })?;
         let account = self.leases.account(client).ok_or(Status::Fenced)?;
+        if let Request::Read(pages) = request {
+            return self.read(client, pages, response);
+        }
+        let response = &mut response.head;
         match request {
-            Request::Read(pages) => return self.read(client, pages, response),
+            Request::Read(_) => {}
             Request::Write(write) => self.write(client, write)?,
             Request::Stat => {
                 self.stat().encode_response(response);
@@ -190,7 +193,7 @@ impl Service {
         Ok(())
     }
 
-    fn read(&mut self, client: Incarnation, pages: PageList<'_>, response: &mut Vec<u8>) -> Result<(), Status> {
+    fn read(&mut self, client: Incarnation, pages: PageList<'_>, response: &mut Response) -> Result<(), Status> {
         let mut writer = ReadResponseWriter::new(response);
         for page in pages.iter() {
             writer.push(self.store.read(client, page)?);

@@ -3,13 +3,14 @@
 //! Every operation checks all it was asked before it changes anything: it does all or nothing.
 
 use rum_net::{
+    port::page::Page,
     rpc::Incarnation,
     wire::message::{ExtentRef, NameHash, PageContent, PageRef, Status},
 };
 
 use crate::{
     account::{AccountId, Accounts},
-    extent::{ExtentTable, Owner},
+    extent::{Extent, ExtentTable, Owner},
     frames::{Frames, PageNumber},
     name::{NameTable, NamedObject, extents_for},
     quota::Quota,
@@ -112,16 +113,22 @@ impl Store {
         Ok(())
     }
 
-    /// What a page holds, for `client`.
-    pub fn read(&self, client: Incarnation, page: PageRef) -> Result<PageContent<'_>, Status> {
+    /// What a page holds, for `client`; `None` are zeros.
+    pub fn read(&self, client: Incarnation, page: PageRef) -> Result<Option<Page>, Status> {
+        let (extent, number) = self.find(client, page)?;
+        Ok(extent.frames.read(number))
+    }
+
+    /// The extent and number of a page that `client` may read and write.
+    fn find(&self, client: Incarnation, page: PageRef) -> Result<(&Extent, PageNumber), Status> {
         let number = page_number(page)?;
         let extent = self.extents.get(page.extent)?;
-        if extent.owner.admits(client) { Ok(extent.frames.read(number)) } else { Err(Status::NotOwner) }
+        if extent.owner.admits(client) { Ok((extent, number)) } else { Err(Status::NotOwner) }
     }
 
     /// Whether `client` may read and write a page.
     pub fn check(&self, client: Incarnation, page: PageRef) -> Result<(), Status> {
-        self.read(client, page).map(drop)
+        self.find(client, page).map(drop)
     }
 
     /// Lets a page hold `content`, for `client`.
@@ -178,9 +185,7 @@ impl Store {
     /// Frees all unnamed extents of a client whose lease has ended, and says how many. What is freed is decided by who
     /// owns an extent now, never by what the client once had.
     pub fn reclaim(&mut self, client: Incarnation) -> usize {
-        let owned = |(name, extent): (ExtentRef, &crate::extent::Extent)| {
-            (extent.owner == Owner::Client(client)).then_some(name)
-        };
+        let owned = |(name, extent): (ExtentRef, &Extent)| (extent.owner == Owner::Client(client)).then_some(name);
         let extents: Vec<ExtentRef> = self.extents.iter().filter_map(owned).collect();
         self.free(&extents);
         extents.len()

@@ -93,12 +93,12 @@ impl Peer {
         });
         let header = EthernetHeader { destination: MacAddr([0xff; 6]), source: port.mac() }.encode();
         while let Some(packet) = rpc.poll_transmit(now) {
-            if port.transmit(LinkId(0), &[&header, packet.head, packet.body]).is_err() {
+            if port.transmit(LinkId(0), &packet.behind(&header)).is_err() {
                 rpc.not_sent();
                 break;
             }
             if sent.len() < 2000 {
-                sent.push([packet.head, packet.body].concat());
+                sent.push(packet.to_vec());
             }
         }
         port.flush();
@@ -248,7 +248,7 @@ impl World {
                 number += 1;
             });
             let read = ReadResponse::decode(&response, 1).unwrap();
-            assert_eq!(read.iter().next(), Some(PageContent::Data(&pattern(request % 64)[..])), "a page was lost");
+            assert_eq!(read.iter().next(), Some(PageContent::Data(&pattern(request % 64))), "a page was lost");
             sum += rounds;
         }
         f64::from(sum) / f64::from(HONEST_REQUESTS)

@@ -4,6 +4,7 @@
 
 pub mod dice;
 pub mod far;
+pub mod holder;
 pub mod hosts;
 pub mod local_grid;
 #[path = "../../../rum-net/tests/support/namespaces.rs"]

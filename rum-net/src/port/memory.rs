@@ -232,6 +232,10 @@ impl Port for MemoryPort {
         budget
     }
 
+    fn shares_memory(&self) -> bool {
+        true
+    }
+
     fn wait(&mut self, timeout: Duration, wake: Option<RawFd>) -> io::Result<()> {
         self.flush();
         self.inbox.sleeping.store(true, Ordering::SeqCst);

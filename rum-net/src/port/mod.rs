@@ -6,6 +6,7 @@ pub mod inject;
 pub mod memory;
 pub mod middleware;
 pub mod open;
+pub mod page;
 mod sleep;
 pub mod spec;
 pub mod vhost_user;
@@ -96,6 +97,10 @@ pub trait Port: Send {
     fn wait(&mut self, timeout: Duration, wake: Option<RawFd>) -> io::Result<()>;
     /// Calls `sink` for each link that was opened (`true`) or closed (`false`) since the last call.
     fn link_changes(&mut self, _sink: &mut dyn FnMut(LinkId, bool)) {}
+    /// Whether packets reach the peer through memory that both share, where nothing damages them on the way.
+    fn shares_memory(&self) -> bool {
+        false
+    }
     /// Whether the port's peer is gone for good, so that the port has to be opened anew.
     fn is_closed(&self) -> bool {
         false
@@ -133,6 +138,9 @@ impl<P: Port + ?Sized> Port for Box<P> {
     }
     fn is_closed(&self) -> bool {
         (**self).is_closed()
+    }
+    fn shares_memory(&self) -> bool {
+        (**self).shares_memory()
     }
     fn counters(&self, sink: &mut dyn FnMut(&'static str, u64)) {
         (**self).counters(sink);

@@ -25,19 +25,18 @@ const MAX_DECREASE: f32 = 0.5;
 const MIN_DECREASE: f32 = 0.1;
 /// What is left of the window after a loss while delays are short.
 const LOSS_LEAVES: f32 = 0.9;
-/// Delays up to this many times the least one are no congestion, and up to this time: bursts, and a peer that was doing
-/// something else. The time is the same for all, so that who comes when there is a queue already, and takes it for the
-/// way's own delay, wants no more than the others.
-const BASE_FACTOR: f32 = 1.25;
-const LEAST_TARGET_NS: f32 = 100_000.0;
-/// No queue is longer. After a loss a shorter least delay is not believed for a while: who comes when there is a queue
-/// already never saw the way without it.
-const LONGEST_QUEUE_NS: u64 = 2_000_000;
+/// So much more than the way's own delay is no congestion: bursts, and a peer that was doing something else. The time is the
+/// same for all, so that all want the same queue.
+const QUEUE_NS: f32 = 100_000.0;
+/// Answers in a row that come late although one packet at a time is sent, after which the way itself is long: if their
+/// delays differ by less than this part of the least. Those in a queue with others do.
+const LATE_ANSWERS: u32 = 16;
+const LATE_SPREAD: u64 = 8;
 /// How much longer a small window may wait: many sessions share the bottleneck then (Swift, section 3.5).
 const FLOW_SCALING_NS: f32 = 100_000.0;
 const FLOW_SCALING_MAX_WINDOW: f32 = 256.0;
 /// The least delay is remembered for one to two of these: the way may change.
-const BASE_PERIOD: Duration = Duration::from_millis(500);
+const LEAST_PERIOD: Duration = Duration::from_millis(500);
 
 /// The window of one session.
 #[derive(Clone, Copy, Debug)]
@@ -46,15 +45,31 @@ pub(crate) struct Congestion {
     /// No delay was too long yet: the window grows by one a packet.
     starting: bool,
     /// The least delay in this period and in the one before it.
-    base_ns: [u64; 2],
-    base_since: Option<Instant>,
+    least_ns: [u64; 2],
+    least_since: Option<Instant>,
+    /// The delay of the way itself, as far as it is known. A delay that was never seen longer may all be a queue: who comes
+    /// when there is one never saw the way without it, and would want more than the others. So it is learnt only from
+    /// packets that are sent one at a time.
+    own_ns: u64,
+    /// Answers in a row that came late to such packets, and the least and the greatest of their delays.
+    late: u32,
+    late_ns: [u64; 2],
     decreased: Option<Instant>,
 }
 
 impl Congestion {
     /// Nothing known about the way.
     pub fn new() -> Self {
-        Self { window: FIRST_WINDOW, starting: true, base_ns: [u64::MAX; 2], base_since: None, decreased: None }
+        Self {
+            window: FIRST_WINDOW,
+            starting: true,
+            least_ns: [u64::MAX; 2],
+            least_since: None,
+            own_ns: 0,
+            late: 0,
+            late_ns: [0; 2],
+            decreased: None,
+        }
     }
 
     /// Packets that may be under way, from 1 to [`MAX_WINDOW`].
@@ -66,25 +81,30 @@ impl Congestion {
     /// the window was used up: one that is not used does not grow.
     pub fn on_answer(&mut self, now: Instant, delay: Duration, packets: u32, is_limiting: bool) {
         let delay_ns = delay.as_secs() * 1_000_000_000 + u64::from(delay.subsec_nanos());
-        let base_ns = self.base(now, delay_ns);
-        let delay_ns = delay_ns as f32;
-        let target_ns = self.target(base_ns as f32);
-        if delay_ns > target_ns {
+        self.own_ns = self.own_ns.min(self.least(now, delay_ns));
+        let is_alone = self.window() == MIN_WINDOW as u32;
+        let late_ns = delay_ns as f32;
+        // No target is below the least, and one costs two roots.
+        let target_ns = if late_ns > QUEUE_NS { self.target() } else { QUEUE_NS };
+        if late_ns <= target_ns {
+            self.late = 0;
+            if is_limiting {
+                self.window += packets as f32 * if self.starting { 1.0 } else { INCREASE / self.window };
+                self.window = self.window.min(MAX_WINDOW as f32);
+            }
+        } else if is_alone {
+            self.learn_way(delay_ns);
+        } else {
             self.starting = false;
-            let excess = DECREASE * (delay_ns - target_ns) / delay_ns;
-            self.decrease(now, Duration::from_nanos(delay_ns as u64), 1.0 - excess.clamp(MIN_DECREASE, MAX_DECREASE));
-        } else if is_limiting {
-            self.window += packets as f32 * if self.starting { 1.0 } else { INCREASE / self.window };
-            self.window = self.window.min(MAX_WINDOW as f32);
+            let excess = DECREASE * (late_ns - target_ns) / late_ns;
+            self.decrease(now, Duration::from_nanos(delay_ns), 1.0 - excess.clamp(MIN_DECREASE, MAX_DECREASE));
         }
     }
 
     /// A packet was lost.
     pub fn on_loss(&mut self, now: Instant, round_trip: Duration) {
         self.starting = false;
-        if self.base_ns[0].min(self.base_ns[1]) < LONGEST_QUEUE_NS {
-            self.base_ns = self.base_ns.map(|base_ns| base_ns.min(LEAST_TARGET_NS as u64 / 2));
-        }
+        self.late = 0;
         self.decrease(now, round_trip, LOSS_LEAVES);
     }
 
@@ -94,10 +114,27 @@ impl Congestion {
         self.window = MIN_WINDOW;
     }
 
-    fn target(&self, base_ns: f32) -> f32 {
+    /// The answer to a packet that was sent alone is late.
+    fn learn_way(&mut self, delay_ns: u64) {
+        self.window = MIN_WINDOW;
+        let [least, greatest] = if self.late == 0 { [delay_ns; 2] } else { self.late_ns };
+        self.late_ns = [least.min(delay_ns), greatest.max(delay_ns)];
+        self.late += 1;
+        if self.late < LATE_ANSWERS {
+            return;
+        }
+        self.late = 0;
+        let [least, greatest] = self.late_ns;
+        if greatest - least < least / LATE_SPREAD {
+            self.own_ns = least;
+            self.least_ns = [least; 2];
+        }
+    }
+
+    fn target(&self) -> f32 {
         let full = 1.0 / FLOW_SCALING_MAX_WINDOW.sqrt();
         let scaling = (1.0 / self.window.sqrt() - full) / (1.0 - full);
-        (base_ns * BASE_FACTOR).max(LEAST_TARGET_NS) + FLOW_SCALING_NS * scaling.clamp(0.0, 1.0)
+        self.own_ns as f32 + QUEUE_NS + FLOW_SCALING_NS * scaling.clamp(0.0, 1.0)
     }
 
     /// Once a round trip at most: what is under way now was sent with the larger window.
@@ -109,14 +146,14 @@ impl Congestion {
         self.window = (self.window * leaves).max(MIN_WINDOW);
     }
 
-    fn base(&mut self, now: Instant, delay_ns: u64) -> u64 {
-        let since = *self.base_since.get_or_insert(now);
-        if now.saturating_duration_since(since) >= BASE_PERIOD {
-            self.base_since = Some(now);
-            self.base_ns = [u64::MAX, self.base_ns[0]];
+    fn least(&mut self, now: Instant, delay_ns: u64) -> u64 {
+        let since = *self.least_since.get_or_insert(now);
+        if now.saturating_duration_since(since) >= LEAST_PERIOD {
+            self.least_since = Some(now);
+            self.least_ns = [u64::MAX, self.least_ns[0]];
         }
-        self.base_ns[0] = self.base_ns[0].min(delay_ns);
-        self.base_ns[0].min(self.base_ns[1])
+        self.least_ns[0] = self.least_ns[0].min(delay_ns);
+        self.least_ns[0].min(self.least_ns[1])
     }
 }
 
@@ -144,8 +181,9 @@ mod tests {
         assert_eq!(congestion.window(), MAX_WINDOW / 2);
         answers(&mut congestion, &mut now, LONG, 1);
         assert_eq!(congestion.window(), MAX_WINDOW / 2, "once a round trip");
-        answers(&mut congestion, &mut now, LONG, 20_000);
-        assert_eq!(congestion.window(), 1);
+        while congestion.window() > 1 {
+            answers(&mut congestion, &mut now, LONG, 1);
+        }
         answers(&mut congestion, &mut now, SHORT, 100);
         assert!((10..20).contains(&congestion.window()), "it grows by one a round trip: {}", congestion.window());
     }
@@ -177,7 +215,7 @@ mod tests {
     fn a_way_that_became_longer_is_learnt() {
         let (mut congestion, mut now) = (Congestion::new(), Instant::now());
         answers(&mut congestion, &mut now, SHORT, 100);
-        answers(&mut congestion, &mut now, LONG, 200_000);
+        answers(&mut congestion, &mut now, LONG, 20_000);
         assert!(congestion.window() > 100, "5 ms is the way's own delay: {}", congestion.window());
     }
 }

@@ -17,12 +17,14 @@ pub mod client;
 mod congestion;
 mod flaws;
 mod fragment;
+mod response;
 mod rtt;
 pub mod server;
 pub mod stats;
 
 #[cfg(feature = "broken")]
 pub use flaws::Flaw;
+pub use response::Response;
 pub use stats::{ClientStats, Drops, ServerStats};
 
 /// The most bytes of one request or one response, head and body together.
@@ -38,7 +40,7 @@ const _: () = assert!(
         >= MAX_MESSAGE_BYTES
 );
 /// The largest packet: longer MTUs are not made use of.
-pub const MAX_PACKET_BYTES: usize = 60_000;
+pub const MAX_PACKET_BYTES: usize = 16_384;
 /// What packets are padded with.
 static ZEROS: [u8; MAX_PACKET_BYTES] = [0; MAX_PACKET_BYTES];
 
@@ -53,15 +55,6 @@ fn ack_every(window: u32) -> u32 {
 /// Drawn at random when a process starts; tells a restarted process from the old one.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
 pub struct Incarnation(pub u128);
-
-/// A packet to be sent: the bytes after the Ethernet header are `head` followed by `body`.
-#[derive(Clone, Copy, Debug)]
-pub struct Packet<'a> {
-    /// The packet's header.
-    pub head: &'a [u8],
-    /// A fragment of a message; may be empty.
-    pub body: &'a [u8],
-}
 
 #[cfg(test)]
 mod tests;

@@ -28,6 +28,7 @@ pub use self::{
 };
 use self::{spec::LinkSpec, udp::UdpEnd};
 use crate::{
+    packet::Packet,
     port::{Address, LinkId, MacAddr, Port, TransmitError},
     wire::{
         ethernet::{self, EthernetHeader},
@@ -114,6 +115,11 @@ impl Station {
         }
     }
 
+    /// As [`Port::shares_memory`].
+    pub fn shares_memory(&self) -> bool {
+        self.port.shares_memory()
+    }
+
     /// Counters of packets that came and were not taken.
     pub fn drops(&self) -> FramingDrops {
         self.drops
@@ -158,14 +164,14 @@ impl Station {
         self.udp.as_ref()?.neighbours.next_request()
     }
 
-    /// Queues one packet, `head` followed by `body`. In UDP framing `to` must have an address and port, and its MAC
+    /// Queues one packet of the RPC layer. In UDP framing `to` must have an address and port, and its MAC
     /// address is zero if it is to be asked for.
-    pub fn transmit(&mut self, now: Instant, to: &Address, head: &[u8], body: &[u8]) -> Result<(), SendError> {
+    pub fn transmit(&mut self, now: Instant, to: &Address, packet: &Packet<'_>) -> Result<(), SendError> {
         let Self { port, udp, .. } = self;
         let source = port.mac();
         let Some(end) = udp else {
             let header = EthernetHeader { destination: to.mac, source }.encode();
-            return Ok(port.transmit(to.link, &[&header, head, body])?);
+            return Ok(port.transmit(to.link, &packet.behind(&header))?);
         };
         let Some(peer) = to.udp else {
             debug_assert!(false, "an address without IP on a UDP link");
@@ -183,12 +189,12 @@ impl Station {
                 resolution.mac.ok_or(SendError::Unresolved)?
             }
         };
-        let payload_bytes = u16::try_from(head.len() + body.len())
+        let payload_bytes = u16::try_from(packet.bytes())
             .ok()
             .filter(|bytes| usize::from(*bytes) <= ipv4::MAX_PAYLOAD_BYTES - udp_wire::HEADER_BYTES)
             .ok_or(TransmitError::TooLong)?;
         let headers = end.headers(EthernetHeader { destination, source }, peer, payload_bytes);
-        Ok(port.transmit(to.link, &[&headers, head, body])?)
+        Ok(port.transmit(to.link, &packet.behind(&headers))?)
     }
 
     /// Hands what was queued to the peer or the device.

@@ -3,6 +3,7 @@ use std::{net::Ipv4Addr, time::Duration};
 use proptest::prelude::*;
 
 use super::{spec::OwnAddress, *};
+use crate::packet::Packet;
 use crate::{
     port::memory::{MemoryHub, MemoryPort},
     wire::arp::{ArpOperation, ArpPacket},
@@ -79,18 +80,18 @@ fn a_client_finds_its_slave_and_is_answered_where_it_asked_from() {
     let now = Instant::now();
     let to = client.peer(&link(), MacAddr::default(), Some(SLAVE_IP)).unwrap();
     assert!(client.is_sought(&to) && received(&mut slave, now).is_empty());
-    assert_eq!(client.transmit(now, &to, b"he", b"llo"), Err(SendError::Unresolved));
-    assert_eq!(client.transmit(now, &to, b"he", b"llo"), Err(SendError::Unresolved));
+    assert_eq!(client.transmit(now, &to, &Packet::new(b"he", [&b"llo"[..]])), Err(SendError::Unresolved));
+    assert_eq!(client.transmit(now, &to, &Packet::new(b"he", [&b"llo"[..]])), Err(SendError::Unresolved));
     assert_eq!(client.next_request(), Some(now + Duration::from_millis(20)));
     // The slave answers the one request that was sent, and the client believes it.
     assert!(received(&mut slave, now).is_empty() && received(&mut client, now).is_empty());
     assert!(!client.is_sought(&to) && client.next_request().is_none());
-    client.transmit(now, &to, b"he", b"llo").unwrap();
+    client.transmit(now, &to, &Packet::new(b"he", [&b"llo"[..]])).unwrap();
     let [(from, packet)] = &received(&mut slave, now)[..] else { panic!("one packet") };
     assert_eq!(packet, b"hello");
     let client_address = SocketAddrV4::new(CLIENT_IP, CLIENT_PORT);
     assert_eq!((from.mac, from.udp), (client.mac(), Some(client_address)));
-    slave.transmit(now, from, b"world", &[]).unwrap();
+    slave.transmit(now, from, &Packet::whole(b"world")).unwrap();
     let [(from, packet)] = &received(&mut client, now)[..] else { panic!("one packet") };
     assert_eq!((&packet[..], from.udp, from.mac), (&b"world"[..], to.udp, slave.mac()));
     assert_eq!((client.drops(), slave.drops()), (FramingDrops::default(), FramingDrops::default()));
@@ -104,11 +105,11 @@ fn the_mtu_leaves_room_for_the_headers_and_no_more() {
     let to = client.peer(&link(), slave.mac(), Some(SLAVE_IP)).unwrap();
     let now = Instant::now();
     let page = vec![7; client.mtu()];
-    client.transmit(now, &to, &page[..44], &page[44..]).unwrap();
+    client.transmit(now, &to, &Packet::new(&page[..44], [&page[44..]])).unwrap();
     assert_eq!(received(&mut slave, now)[0].1, page);
     let too_long = SendError::Port(TransmitError::TooLong);
-    assert_eq!(client.transmit(now, &to, &[7], &page), Err(too_long));
-    assert_eq!(client.transmit(now, &to, &vec![7; 66_000], &page), Err(too_long));
+    assert_eq!(client.transmit(now, &to, &Packet::new(&[7], [&page[..]])), Err(too_long));
+    assert_eq!(client.transmit(now, &to, &Packet::new(&vec![7; 66_000], [&page[..]])), Err(too_long));
     let (raw, _bare) = MemoryPort::pair(MTU).unwrap();
     assert_eq!(Station::raw(Box::new(raw)).mtu(), MTU);
 }
@@ -127,7 +128,7 @@ fn replies_that_nobody_asked_for_change_nothing() {
     };
     say(&mut client, &arp_reply(evil, SLAVE_IP, mine, CLIENT_IP));
     assert!(client.is_sought(&to), "before it was asked");
-    assert_eq!(client.transmit(now, &to, b"x", b""), Err(SendError::Unresolved));
+    assert_eq!(client.transmit(now, &to, &Packet::whole(b"x")), Err(SendError::Unresolved));
     say(&mut client, &arp_reply(evil, other, mine, CLIENT_IP));
     say(&mut client, &arp_reply(evil, SLAVE_IP, mine, other));
     say(&mut client, &arp_reply(MacAddr([0xff; 6]), SLAVE_IP, mine, CLIENT_IP));
@@ -137,7 +138,7 @@ fn replies_that_nobody_asked_for_change_nothing() {
     assert!(client.is_sought(&to));
     say(&mut client, &arp_reply(mac, SLAVE_IP, mine, CLIENT_IP));
     say(&mut client, &arp_reply(evil, SLAVE_IP, mine, CLIENT_IP));
-    client.transmit(now, &to, b"x", b"").unwrap();
+    client.transmit(now, &to, &Packet::whole(b"x")).unwrap();
     client.flush();
     let sent = say(&mut client, &arp_reply(evil, SLAVE_IP, mine, CLIENT_IP));
     assert_eq!(sent.len(), 1);
@@ -279,6 +280,6 @@ proptest! {
         // An ARP request for us is neither.
         prop_assert!(packets + client.drops().total() <= 1);
         let to = client.peer(&link(), mac, Some(SLAVE_IP)).unwrap();
-        client.transmit(now, &to, &bytes, b"").unwrap();
+        client.transmit(now, &to, &Packet::whole(&bytes)).unwrap();
     }
 }

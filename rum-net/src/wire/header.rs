@@ -12,7 +12,7 @@
 //! ```
 //! | at | bytes | field | meaning |
 //! |---|---|---|---|
-//! | 0 | 4 | checksum | CRC32C of everything that follows, payload included; 0 in a sealed packet, whose tag covers it all |
+//! | 0 | 4 | checksum | CRC32C of everything that follows, payload included, unless it is unsummed; 0 in a sealed packet, whose tag covers it all |
 //! | 4 | 2 | magic | 0x4D52, "RM" |
 //! | 6 | 1 | version | 1 |
 //! | 7 | 1 | kind | see [`Kind`] |
@@ -28,7 +28,10 @@
 //!
 //! In a sealed packet the payload is encrypted, and a [`Trailer`] follows it.
 
-use super::array;
+use super::{
+    array,
+    checksum::{Checksummer, crc32c},
+};
 use crate::seal::{Sealer, TRAILER_BYTES, Trailer};
 
 /// Bytes of the header.
@@ -64,6 +67,9 @@ pub mod flag {
     pub const WANTS_ACK: u16 = 4;
     /// The packet is sealed.
     pub const SEALED: u16 = 8;
+    /// In a hello: its sender reaches the server through memory that both share, where nothing is damaged on the way; in a
+    /// hello-ack: so does the server. In a request or a response of such a session: the checksum covers the header alone.
+    pub const UNSUMMED: u16 = 16;
     /// In a request of one packet, from this bit on: how often it was sent before. Its response repeats that of the packet
     /// which it answers, so that the client knows which of them took how long.
     pub const ATTEMPT_SHIFT: u32 = 8;
@@ -176,6 +182,18 @@ pub struct Parsed<'a> {
     pub trailer: Option<&'a Trailer>,
 }
 
+/// Whether the checksum of a packet covers its header alone.
+fn is_unsummed(kind: Kind, flags: u16) -> bool {
+    flags & flag::UNSUMMED != 0 && matches!(kind, Kind::Request | Kind::Response)
+}
+
+impl Parsed<'_> {
+    /// Whether the checksum covers the header alone.
+    pub fn is_unsummed(&self) -> bool {
+        is_unsummed(self.header.kind, self.header.flags)
+    }
+}
+
 impl Header {
     /// A header of `kind` with all else zero.
     pub fn new(kind: Kind, session: u64, request: u64) -> Self {
@@ -184,41 +202,41 @@ impl Header {
 
     /// Takes a packet apart after checking magic, version, length, kind, and the checksum of one that is not sealed.
     pub fn decode(packet: &[u8]) -> Result<Parsed<'_>, HeaderError> {
-        if packet.len() < HEADER_BYTES {
-            return Err(HeaderError::Truncated);
-        }
-        if u16::from_le_bytes(array(packet, field::MAGIC)) != MAGIC {
+        let head: &[u8; HEADER_BYTES] = packet.first_chunk().ok_or(HeaderError::Truncated)?;
+        if u16::from_le_bytes(array(head, field::MAGIC)) != MAGIC {
             return Err(HeaderError::Magic);
         }
-        if packet[field::VERSION] != VERSION {
-            return Err(HeaderError::Version(packet[field::VERSION]));
+        if head[field::VERSION] != VERSION {
+            return Err(HeaderError::Version(head[field::VERSION]));
         }
-        let flags = u16::from_le_bytes(array(packet, field::FLAGS));
-        let end = HEADER_BYTES + usize::from(u16::from_le_bytes(array(packet, field::PAYLOAD_BYTES)));
+        let flags = u16::from_le_bytes(array(head, field::FLAGS));
+        let end = HEADER_BYTES + usize::from(u16::from_le_bytes(array(head, field::PAYLOAD_BYTES)));
         let mut trailer = None;
         if flags & flag::SEALED != 0 {
             let bytes = packet.get(end..end + TRAILER_BYTES).and_then(|bytes| bytes.try_into().ok());
             trailer = Some(bytes.ok_or(HeaderError::Truncated)?);
         }
         let packet = packet.get(..end).ok_or(HeaderError::Truncated)?;
-        let checksum = u32::from_le_bytes(array(packet, field::CHECKSUM));
+        let kind = Kind::from_byte(head[field::KIND]);
+        let summed = if kind.is_some_and(|kind| is_unsummed(kind, flags)) { HEADER_BYTES } else { end };
+        let checksum = u32::from_le_bytes(array(head, field::CHECKSUM));
         let is_right = match trailer {
             Some(_) => checksum == 0,
-            None => checksum == super::checksum::crc32c(&packet[field::MAGIC..]),
+            None => checksum == crc32c(&packet[field::MAGIC..summed]),
         };
         if !is_right {
             return Err(HeaderError::Checksum);
         }
-        let kind = Kind::from_byte(packet[field::KIND]).ok_or(HeaderError::Kind(packet[field::KIND]))?;
+        let kind = kind.ok_or(HeaderError::Kind(head[field::KIND]))?;
         let header = Self {
             kind,
-            session: u64::from_le_bytes(array(packet, field::SESSION)),
-            request: u64::from_le_bytes(array(packet, field::REQUEST)),
-            message_bytes: u32::from_le_bytes(array(packet, field::MESSAGE_BYTES)),
-            offset: u32::from_le_bytes(array(packet, field::OFFSET)),
-            idle: u32::from_le_bytes(array(packet, field::IDLE)),
-            ahead: u16::from_le_bytes(array(packet, field::AHEAD)),
-            window: u16::from_le_bytes(array(packet, field::WINDOW)),
+            session: u64::from_le_bytes(array(head, field::SESSION)),
+            request: u64::from_le_bytes(array(head, field::REQUEST)),
+            message_bytes: u32::from_le_bytes(array(head, field::MESSAGE_BYTES)),
+            offset: u32::from_le_bytes(array(head, field::OFFSET)),
+            idle: u32::from_le_bytes(array(head, field::IDLE)),
+            ahead: u16::from_le_bytes(array(head, field::AHEAD)),
+            window: u16::from_le_bytes(array(head, field::WINDOW)),
             flags,
         };
         let (head, payload) = packet.split_at(HEADER_BYTES);
@@ -227,9 +245,24 @@ impl Header {
 
     /// Writes the header to the front of `head`, whose rest is the payload's beginning and `body` its end, and the
     /// checksum of all of it.
-    pub fn encode(&self, head: &mut [u8], body: &[u8], checksummer: &mut super::checksum::Checksummer) {
-        self.encode_fields(head, head.len() - HEADER_BYTES + body.len());
-        let checksum = checksummer.of_parts(&head[field::MAGIC..], body);
+    pub fn encode(&self, head: &mut [u8], body: &[u8], checksummer: &mut Checksummer) {
+        self.encode_parts(head, std::iter::once(body), checksummer);
+    }
+
+    /// As `encode`, with a body that lies in several places.
+    pub fn encode_parts<'a>(
+        &self,
+        head: &mut [u8],
+        body: impl Iterator<Item = &'a [u8]> + Clone,
+        checksummer: &mut Checksummer,
+    ) {
+        let body_bytes: usize = body.clone().map(<[u8]>::len).sum();
+        self.encode_fields(head, head.len() - HEADER_BYTES + body_bytes);
+        let checksum = if is_unsummed(self.kind, self.flags) {
+            crc32c(&head[field::MAGIC..HEADER_BYTES])
+        } else {
+            checksummer.of_parts(&head[field::MAGIC..], body)
+        };
         head[field::CHECKSUM..field::MAGIC].copy_from_slice(&checksum.to_le_bytes());
     }
 
@@ -245,7 +278,10 @@ impl Header {
         HEADER_BYTES + payload_bytes + TRAILER_BYTES
     }
 
+    /// # Panics
+    /// If `head` is shorter than a header.
     fn encode_fields(&self, head: &mut [u8], payload_bytes: usize) {
+        let head: &mut [u8; HEADER_BYTES] = head.first_chunk_mut().expect("room for a header");
         head[field::MAGIC..field::VERSION].copy_from_slice(&MAGIC.to_le_bytes());
         head[field::VERSION] = VERSION;
         head[field::KIND] = self.kind as u8;
@@ -266,8 +302,6 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::wire::checksum::Checksummer;
-
     fn encoded(header: &Header, payload: &[u8]) -> Vec<u8> {
         let mut packet = vec![0; HEADER_BYTES];
         header.encode(&mut packet, payload, &mut Checksummer::new());
@@ -312,7 +346,9 @@ mod tests {
             let mut flipped = packet.clone();
             let bit = bit.index(packet.len() * 8);
             flipped[bit / 8] ^= 1 << (bit % 8);
-            prop_assert!(Header::decode(&flipped).is_ok_and(|parsed| parsed.trailer.is_some()) || Header::decode(&flipped).is_err());
+            let is_covered = bit / 8 < HEADER_BYTES || !is_unsummed(header.kind, header.flags);
+            let decoded = Header::decode(&flipped);
+            prop_assert!(decoded.is_err() || decoded.is_ok_and(|parsed| parsed.trailer.is_some() || !is_covered));
             prop_assert_eq!(Header::decode(&packet[..cut.index(packet.len())]), Err(HeaderError::Truncated));
         }
     }

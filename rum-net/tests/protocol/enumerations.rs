@@ -37,8 +37,9 @@ fn verdicts() -> Vec<(u16, String)> {
 }
 
 fn flags() -> Vec<(u16, String)> {
-    let names = ["answers probe", "executing", "wants ack", "sealed"].map(str::to_owned);
-    [flag::ANSWERS_PROBE, flag::EXECUTING, flag::WANTS_ACK, flag::SEALED].into_iter().zip(names).collect()
+    let names = ["answers probe", "executing", "wants ack", "sealed", "unsummed"].map(str::to_owned);
+    let flags = [flag::ANSWERS_PROBE, flag::EXECUTING, flag::WANTS_ACK, flag::SEALED, flag::UNSUMMED];
+    flags.into_iter().zip(names).collect()
 }
 
 /// All that the document's enumerations do not say, or say otherwise.

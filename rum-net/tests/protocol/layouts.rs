@@ -5,7 +5,8 @@ use std::{net::Ipv4Addr, sync::LazyLock, time::Duration};
 use rum_net::{
     PAGE_BYTES,
     port::MacAddr,
-    rpc::Incarnation,
+    port::page::Page,
+    rpc::{Incarnation, Response},
     seal::{FIRST_OVERHEAD_BYTES, Initiator, Key, SECOND_OVERHEAD_BYTES, TRAILER_BYTES},
     wire::{
         arp::{self, ArpOperation, ArpPacket},
@@ -512,8 +513,12 @@ fn responses() -> Vec<Layout> {
     let status = |status| response(|response| encode_status(status, response));
     let differs = |size| response(|response| encode_size_differs(size, response));
     let list = |at: &str| Rest("extents", at.to_owned(), format!("{EXTENT_REF_BYTES}n"));
-    let read = |content: PageContent<'_>| response(|response| ReadResponseWriter::new(response).push(content));
-    let zeros = read(PageContent::Zeros);
+    let read = |page: Option<Page>| {
+        let mut response = Response::default();
+        ReadResponseWriter::new(&mut response).push(page);
+        response.to_vec()
+    };
+    let (zeros, data) = (read(None), read(Some(Page::copy_of(&[1; PAGE_BYTES]))));
     let layout = |name, fields, end| Layout { name, start: RESPONSE_HEAD_BYTES, fields, end };
     vec![
         Layout {
@@ -538,7 +543,7 @@ fn responses() -> Vec<Layout> {
         layout(
             "read response",
             vec![
-                Varies("kinds", zeros.clone(), front(&read(PageContent::Data(&[1; PAGE_BYTES])), zeros.len())),
+                Varies("kinds", zeros.clone(), front(&data, zeros.len())),
                 Rest("data", READ_RESPONSE_HEAD_BYTES.to_string(), format!("{PAGE_BYTES}d")),
             ],
             Some(zeros.len()),

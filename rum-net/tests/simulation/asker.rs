@@ -215,7 +215,7 @@ impl World {
         asker.polled_at = now;
         let from = Address { link: asker.link, ..Address::default() };
         while let Some(packet) = asker.client.poll_transmit(now) {
-            let bytes = self.net.packet([packet.head, packet.body]);
+            let bytes = self.net.packet(&packet);
             assert!(bytes.len() <= asker.config.mtu, "a packet longer than the MTU");
             if self.net.rng.chance(self.net.weather.full) {
                 asker.client.not_sent();

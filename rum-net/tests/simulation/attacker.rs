@@ -99,7 +99,7 @@ impl World {
             return;
         }
         let seen = &attacker.seen[net.rng.below(attacker.seen.len() as u64) as usize];
-        let packet = net.packet([&seen.bytes, &[]]);
+        let packet = net.packet(&[&seen.bytes]);
         let (to_host, host, mut link) = (seen.to_host, seen.host, seen.link);
         if !to_host {
             return net.send_to_asker(self.now, host, link, packet, true);
@@ -149,7 +149,7 @@ impl World {
             return;
         }
         let seen = &attacker.hellos[net.rng.below(attacker.hellos.len() as u64) as usize];
-        let mut packet = net.packet([&seen.bytes, &[]]);
+        let mut packet = net.packet(&[&seen.bytes]);
         let (host, mut link) = (seen.host, seen.link);
         if !seen.to_host {
             if self.sealed && net.rng.chance(0.5) {

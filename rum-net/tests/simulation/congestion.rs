@@ -120,7 +120,7 @@ impl Bottleneck {
         }
         let from = Address { link: LinkId(index as u64), ..Address::default() };
         while let Some(packet) = client.poll_transmit(*now) {
-            let packet = net.packet([packet.head, packet.body]);
+            let packet = net.packet(&packet);
             net.send_to_host(*now, 0, from, packet, false);
         }
     }
@@ -128,7 +128,7 @@ impl Bottleneck {
     fn poll_server(&mut self) {
         let Self { net, now, server, .. } = self;
         while let Some((to, packet)) = server.poll_transmit(*now) {
-            let packet = net.packet([packet.head, packet.body]);
+            let packet = net.packet(&packet);
             net.send_to_asker(*now, 0, to.link, packet, false);
         }
     }
@@ -165,7 +165,7 @@ impl Bottleneck {
                 let Self { server, zeros, work, .. } = self;
                 server.handle(now, from, &packet, &mut |responder, event| {
                     if let ServerEvent::Request { .. } = event {
-                        responder.response().extend_from_slice(&zeros[..work.bytes().1]);
+                        responder.response().head.extend_from_slice(&zeros[..work.bytes().1]);
                     }
                 });
                 self.net.take_back(packet);
@@ -239,12 +239,19 @@ fn clients_share_a_narrow_link_fairly_and_fill_it() {
         for clients in [2, 8, 64] {
             for mtu in [1500, 9000] {
                 let mut bottleneck = Bottleneck::new(clients, work, mtu, 0.0, clients as u64);
-                let figures = bottleneck.measure(Duration::from_millis(50), Duration::from_millis(50));
+                // Long enough for 64 clients to have some dozens of messages each.
+                let length = if work.bytes().0.max(work.bytes().1) > PAGE_MESSAGE_BYTES { 200 } else { 50 };
+                let length = Duration::from_millis(length);
+                let figures = bottleneck.measure(length, length);
                 let said = format!("{clients} clients, MTU {mtu}, {work:?}: {figures:.3?}");
                 println!("{said}");
-                // Reads, and more clients, do not come to equal shares: who comes when there is a queue takes its delay for
-                // the way's own.
-                let is_even = figures.jain >= 0.9 || clients > 8 || matches!(work, Work::Read { .. });
+                // One jumbo packet of each of 64 clients is a longer queue than wanted already, and fewer a session cannot
+                // have under way; of short ones some have one, and some two.
+                let is_even = match (clients, mtu) {
+                    (64, 9000) => true,
+                    (64, _) => figures.jain >= 0.9,
+                    _ => figures.jain >= 0.95,
+                };
                 if !is_even || figures.used < 0.9 || figures.dropped > 0.005 {
                     bad.push(said);
                 }

@@ -181,7 +181,7 @@ impl World {
                 let name = (question.asker, question.life, question.number);
                 assert!(executed.insert(name), "request {name:?} ran twice");
                 if net.rng.chance(0.7) {
-                    responder.response().extend_from_slice(question.answer());
+                    responder.response().head.extend_from_slice(question.answer());
                 } else {
                     let delay = Duration::from_micros(net.rng.pick(&[1, 50, 5_000, 60_000]));
                     later = Some((delay, token, question));
@@ -200,7 +200,7 @@ impl World {
             let host = &mut self.hosts[index];
             host.retry_at = None;
             let Some((to, packet)) = host.server.poll_transmit(self.now) else { break };
-            let bytes = self.net.packet([packet.head, packet.body]);
+            let bytes = self.net.packet(&packet);
             let is_known = to.link == attacker::LINK || self.askers.iter().any(|asker| asker.link == to.link);
             if !is_known {
                 host.server.link_closed(to.link);

@@ -121,11 +121,10 @@ impl Network {
     }
 
     /// A packet of these parts.
-    pub fn packet(&mut self, parts: [&[u8]; 2]) -> Vec<u8> {
+    pub fn packet(&mut self, parts: &[&[u8]]) -> Vec<u8> {
         let mut packet = self.spare.pop().unwrap_or_default();
         packet.clear();
-        packet.extend_from_slice(parts[0]);
-        packet.extend_from_slice(parts[1]);
+        parts.iter().for_each(|part| packet.extend_from_slice(part));
         packet
     }
 
@@ -172,7 +171,7 @@ impl Network {
                 true => packet.take().unwrap_or_default(),
                 false => {
                     let original = packet.take().unwrap_or_default();
-                    let bytes = self.packet([&original, &[]]);
+                    let bytes = self.packet(&[&original]);
                     packet = Some(original);
                     bytes
                 }

@@ -160,7 +160,7 @@ impl TestClient {
         let Self { port, rpc, .. } = self;
         let header = EthernetHeader { destination: MacAddr([0xff; 6]), source: port.mac() }.encode();
         while let Some(packet) = rpc.poll_transmit(Instant::now()) {
-            if port.transmit(LinkId(0), &[&header, packet.head, packet.body]).is_err() {
+            if port.transmit(LinkId(0), &packet.behind(&header)).is_err() {
                 rpc.not_sent();
                 break;
             }
@@ -230,7 +230,7 @@ impl TestClient {
         let response = self.ask(encode_read(pages, &mut [0; READ_REQUEST_MAX_BYTES]), &[]).unwrap();
         let bytes = |content| match content {
             PageContent::Zeros => [0; PAGE_BYTES],
-            PageContent::Data(bytes) => bytes.try_into().unwrap(),
+            PageContent::Data(bytes) => *bytes,
         };
         ReadResponse::decode(&response, pages.len()).map(|read| read.iter().map(bytes).collect())
     }

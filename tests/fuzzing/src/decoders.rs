@@ -4,7 +4,9 @@ use std::fmt::Write;
 
 use rum_core::config::parse_machines;
 use rum_net::{
+    port::page::Page,
     port::{inject::Faults, spec::PortSpec},
+    rpc::Response,
     seal::{KeyFile, is_name},
     station::spec::LinkSpec,
     wire::{
@@ -229,10 +231,15 @@ fn read_response(bytes: &[u8], count: usize) {
         }
     }
     let Ok(read) = ReadResponse::decode(bytes, count) else { return };
-    let mut again = Vec::new();
+    let mut again = Response::default();
     let mut writer = ReadResponseWriter::new(&mut again);
-    read.iter().for_each(|content| writer.push(content));
-    assert_eq!(again, bytes);
+    for content in read.iter() {
+        match content {
+            PageContent::Zeros => writer.push(None),
+            PageContent::Data(bytes) => writer.push(Some(Page::copy_of(bytes))),
+        }
+    }
+    assert_eq!(again.to_vec(), bytes);
 }
 
 /// A file that is read says the same when it is written as `rum keygen` would.

@@ -284,7 +284,7 @@ impl World {
 
     fn poll_client(&mut self) {
         while let Some(packet) = self.client.poll_transmit(self.now) {
-            let packet = [packet.head, packet.body].concat();
+            let packet = packet.to_vec();
             if let Ok(parsed) = Header::decode(&packet) {
                 self.last_id =
                     self.last_id.max(if parsed.header.kind == Kind::Hello { 0 } else { parsed.header.request });
@@ -296,7 +296,7 @@ impl World {
 
     fn poll_server(&mut self) {
         while let Some((_, packet)) = self.server.poll_transmit(self.now) {
-            let packet = [packet.head, packet.body].concat();
+            let packet = packet.to_vec();
             if packet.get(7) == Some(&(Kind::HelloAck as u8))
                 && let Ok(parsed) = Header::decode(&packet)
             {
@@ -390,7 +390,7 @@ impl World {
             self.give(Aim::Server, &packet, from);
             // The answer with the cookie, unless answers to strangers are used up for now.
             let Some((to, packet)) = self.server.poll_transmit(self.now) else { return };
-            let packet = [packet.head, packet.body].concat();
+            let packet = packet.to_vec();
             let Ok(parsed) = Header::decode(&packet) else { return };
             match HelloRetry::decode(parsed.payload) {
                 Some(retry) if to == from && parsed.header.kind == Kind::HelloRetry => hello.cookie = retry.cookie,
@@ -454,7 +454,7 @@ impl Heard {
                 self.waiting.push_back((*token, message[..message.len().min(64)].to_vec()));
             }
         } else {
-            responder.response().extend_from_slice(&answer(&message[..message.len().min(64)]));
+            responder.response().head.extend_from_slice(&answer(&message[..message.len().min(64)]));
         }
     }
 

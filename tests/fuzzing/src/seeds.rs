@@ -3,9 +3,11 @@
 use std::time::{Duration, Instant};
 
 use rum_net::{
+    PAGE_BYTES,
+    port::page::Page,
     port::{Address, MacAddr},
     rpc::{
-        Incarnation,
+        Incarnation, Response,
         client::{Client, ClientConfig},
         server::{Server, ServerConfig, ServerEvent},
     },
@@ -17,8 +19,8 @@ use rum_net::{
         ipv4::{Ipv4Header, PROTOCOL_UDP},
         message::{
             ExtentRef, FREE_NAME_REQUEST_BYTES, NAME_EXTENTS_REQUEST_BYTES, OPEN_NAME_REQUEST_BYTES, OpenName,
-            PageContent, PageKind, PageRef, READ_REQUEST_MAX_BYTES, RESERVE_REQUEST_BYTES, ReadResponseWriter, Stat,
-            Status, WRITE_HEAD_MAX_BYTES, encode_bye, encode_extents_response, encode_free_name, encode_name_extents,
+            PageKind, PageRef, READ_REQUEST_MAX_BYTES, RESERVE_REQUEST_BYTES, ReadResponseWriter, Stat, Status,
+            WRITE_HEAD_MAX_BYTES, encode_bye, encode_extents_response, encode_free_name, encode_name_extents,
             encode_open_name_response, encode_read, encode_release, encode_renew, encode_reserve, encode_size_differs,
             encode_stat, encode_status, encode_write_head, release_request_bytes,
         },
@@ -90,20 +92,20 @@ pub fn session(is_sealed: bool) -> Vec<Vec<u8>> {
         }
         let mut lost = 0;
         while let Some(packet) = client.poll_transmit(now) {
-            let packet = [packet.head, packet.body].concat();
+            let packet = packet.to_vec();
             // One that is lost makes a status say so.
             lost += 1;
             if !(round == 4 && lost == 2) {
                 server.handle(now, Address::default(), &packet, &mut |responder, event| {
                     if let ServerEvent::Request { .. } = event {
-                        responder.response().extend_from_slice(&[9; 5000]);
+                        responder.response().head.extend_from_slice(&[9; 5000]);
                     }
                 });
             }
             said.push(packet);
         }
         while let Some((_, packet)) = server.poll_transmit(now) {
-            let packet = [packet.head, packet.body].concat();
+            let packet = packet.to_vec();
             client.handle(now, &packet, &mut |_| ());
             said.push(packet);
         }
@@ -165,10 +167,12 @@ fn responses(seeds: &mut Vec<Seed>) {
     push(&|response| encode_size_differs(5 << 20, response));
     push(&|response| encode_extents_response(&EXTENTS, response));
     push(&|response| encode_open_name_response(5 << 20, true, &EXTENTS, response));
-    push(&|response| {
-        let mut writer = ReadResponseWriter::new(response);
-        writer.push(PageContent::Zeros);
-        writer.push(PageContent::Data(&[3; 4096]));
+    push(&|bytes| {
+        let mut response = Response::default();
+        let mut writer = ReadResponseWriter::new(&mut response);
+        writer.push(None);
+        writer.push(Some(Page::copy_of(&[3; PAGE_BYTES])));
+        bytes.extend_from_slice(&response.to_vec());
     });
     let stat = Stat {
         incarnation: Incarnation(9),

@@ -30,8 +30,12 @@ use super::{
 
 /// Empty time until an answerer sleeps: it must not take its CPU from the one that is measured. As a slave does.
 const IDLE: Duration = Duration::from_micros(200);
+/// Packets that the bare echo takes before it sends, which is its best.
+const ECHO_BUDGET: usize = 64;
 /// Packets taken before answers are sent, as a slave does.
-const BUDGET: usize = 64;
+const BUDGET: usize = 16;
+/// Packets after which they are handed over, as a slave does.
+const FLUSH_EVERY: u32 = 8;
 const SLAVE_BYTES: u64 = 512 << 20;
 /// What the bare port streams: so many different pages, as many as a slave is asked for.
 pub const STREAMED_PAGES: usize = 1024;
@@ -87,11 +91,11 @@ fn echo(mut port: Box<dyn Port>) -> Result<Measured, WorkerError> {
     let pages: Vec<u8> = (0..STREAMED_PAGES * data::PAGE_WORDS).flat_map(|i| data::word(i).to_le_bytes()).collect();
     let own = port.mac().0;
     let mut next = 0;
-    let mut packets: Vec<(LinkId, [u8; 64], usize)> = Vec::with_capacity(BUDGET);
+    let mut packets: Vec<(LinkId, [u8; 64], usize)> = Vec::with_capacity(ECHO_BUDGET);
     let mut rest = Rest { since: None };
     loop {
         packets.clear();
-        let received = port.receive(BUDGET, &mut |link, packet| {
+        let received = port.receive(ECHO_BUDGET, &mut |link, packet| {
             if let Some(bytes) = packet.first_chunk() {
                 let answer = u16::from_be_bytes([bytes[ANSWER_AT], bytes[ANSWER_AT + 1]]);
                 packets.push((link, *bytes, usize::from(answer)));
@@ -128,7 +132,8 @@ fn small(mut station: Station) -> Result<Measured, WorkerError> {
         session_timeout: Duration::from_secs(10),
         max_sessions: 64,
     };
-    let mut server = Server::new(config, None, rand::random(), Instant::now());
+    let server = Server::new(config, None, rand::random(), Instant::now());
+    let mut server = server.over_shared_memory(station.shares_memory());
     println!("{}", worker_ready());
     let mut rest = Rest { since: None };
     loop {
@@ -136,14 +141,19 @@ fn small(mut station: Station) -> Result<Measured, WorkerError> {
         let received = station.receive(now, BUDGET, &mut |from, packet| {
             server.handle(now, from, packet, &mut |responder, event| {
                 if let ServerEvent::Request { message, .. } = event {
-                    responder.response().extend_from_slice(message);
+                    responder.response().head.extend_from_slice(message);
                 }
             });
         });
+        let mut sent = 0;
         while let Some((to, packet)) = server.poll_transmit(now) {
-            if station.transmit(now, &to, packet.head, packet.body).is_err() {
+            if station.transmit(now, &to, &packet).is_err() {
                 server.not_sent();
                 break;
+            }
+            sent += 1;
+            if sent % FLUSH_EVERY == 0 {
+                station.flush();
             }
         }
         station.flush();

@@ -7,6 +7,7 @@ use std::{
 
 use rum_net::{
     PAGE_BYTES,
+    packet::Packet,
     port::{
         Address, LinkId, Port,
         inject::{Faults, Inject},
@@ -36,7 +37,7 @@ pub const FRAME_HEAD_BYTES: usize = 14;
 /// packet itself.
 pub const ANSWER_AT: usize = FRAME_HEAD_BYTES;
 /// Packets received in one go, as a client does.
-const BURST: usize = 32;
+const BURST: usize = 8;
 /// A bare packet whose answer takes longer was lost: its port sends none again.
 const LOST: Duration = Duration::from_millis(200);
 const TRIES: u32 = 20;
@@ -155,7 +156,8 @@ impl Rig {
             slots: MAX_SLOTS,
             max_request_bytes: MAX_MESSAGE_BYTES,
         };
-        self.sessions.push(Client::new(config, key, Instant::now()));
+        let client = Client::new(config, key, Instant::now()).over_shared_memory(self.station.shares_memory());
+        self.sessions.push(client);
         let number = self.sessions.len() - 1;
         let begin = Instant::now();
         while !self.sessions[number].is_open() {
@@ -209,7 +211,7 @@ impl Rig {
     fn send(&mut self, now: Instant, number: usize) -> bool {
         let mut sent = false;
         while let Some(packet) = self.sessions[number].poll_transmit(now) {
-            if self.station.transmit(now, &self.to, packet.head, packet.body).is_err() {
+            if self.station.transmit(now, &self.to, &packet).is_err() {
                 self.sessions[number].not_sent();
                 break;
             }
@@ -222,7 +224,7 @@ impl Rig {
     pub fn send_raw<'a>(&mut self, packets: impl Iterator<Item = &'a [u8]>) -> usize {
         let now = Instant::now();
         let Self { station, to, .. } = self;
-        let taken = packets.take_while(|packet| station.transmit(now, to, packet, &[]).is_ok()).count();
+        let taken = packets.take_while(|packet| station.transmit(now, to, &Packet::whole(packet)).is_ok()).count();
         self.station.flush();
         taken
     }

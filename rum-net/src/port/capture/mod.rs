@@ -120,6 +120,10 @@ impl<P: Port> Port for Capture<P> {
         self.inner.is_closed()
     }
 
+    fn shares_memory(&self) -> bool {
+        self.inner.shares_memory()
+    }
+
     fn counters(&self, sink: &mut dyn FnMut(&'static str, u64)) {
         let (packets, missed) = self.writer.counts();
         sink("captured", packets - missed);

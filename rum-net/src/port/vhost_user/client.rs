@@ -178,6 +178,10 @@ impl Port for VhostClientPort {
         self.closed
     }
 
+    fn shares_memory(&self) -> bool {
+        true
+    }
+
     fn counters(&self, sink: &mut dyn FnMut(&'static str, u64)) {
         self.driver.counters(sink);
     }

@@ -603,6 +603,10 @@ impl Port for VhostListenPort {
         }
     }
 
+    fn shares_memory(&self) -> bool {
+        true
+    }
+
     fn counters(&self, sink: &mut dyn FnMut(&'static str, u64)) {
         self.stats.each(sink);
     }

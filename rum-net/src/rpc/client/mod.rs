@@ -12,13 +12,14 @@ use self::{
     slot::Slot,
 };
 use super::{
-    ClientStats, Incarnation, MAX_MESSAGE_BYTES, MAX_PACKET_BYTES, MAX_SLOTS, MIN_MTU, Packet, ack_every,
+    ClientStats, Incarnation, MAX_MESSAGE_BYTES, MAX_PACKET_BYTES, MAX_SLOTS, MIN_MTU, ack_every,
     congestion::Congestion,
     flaws::{Flaw, Flaws},
     fragment::{FragmentSet, Layout},
     rtt::RttEstimator,
 };
 use crate::{
+    packet::Packet,
     seal::ClientKey,
     wire::{
         checksum::Checksummer,
@@ -29,6 +30,8 @@ use crate::{
 
 /// The longest payload of a packet that is no fragment.
 const MAX_SMALL_PAYLOAD_BYTES: usize = Hello::MAX_BYTES;
+/// A payload so short is copied behind its header: a packet in one piece costs less than one in two.
+const CLOSE_BYTES: usize = 128;
 /// A fragment that was to be told of at once, and was not for so long, will not be.
 const MARK_LOST: Duration = Duration::from_millis(10);
 /// A session that somebody says is gone is asked for so long, if its packets are sealed and those words are not.
@@ -151,6 +154,10 @@ pub struct Client {
     doubted: Option<Instant>,
     last_heard: Option<Instant>,
 
+    /// Of the port.
+    shares_memory: bool,
+    /// As granted by the server: payloads carry no checksum.
+    unsummed: bool,
     /// As granted by the server.
     slots: usize,
     /// As granted by the server.
@@ -192,6 +199,10 @@ pub struct Client {
     response_packets: u32,
     /// Packets of requests given out so far.
     sequence: u64,
+    /// No request that waits for an answer was sent before the packet of this number.
+    oldest: u64,
+    /// Requests answered so far.
+    completed: u64,
     /// A response of several packets was completed since the server was last told.
     release: bool,
     release_due: bool,
@@ -237,6 +248,8 @@ impl Client {
             keys: None,
             doubted: None,
             last_heard: None,
+            shares_memory: false,
+            unsummed: false,
             slots: config.slots,
             mtu: 0,
             fragment_bytes: 0,
@@ -260,6 +273,8 @@ impl Client {
             unacked: 0,
             response_packets: 1,
             sequence: 0,
+            oldest: 0,
+            completed: 0,
             release: false,
             release_due: false,
             keep_alive_due: false,
@@ -274,6 +289,11 @@ impl Client {
             stats: ClientStats::default(),
             flaws: Flaws::default(),
         }
+    }
+
+    /// Says whether the client and its slave share memory (see `Port::shares_memory`): then payloads need no checksum.
+    pub fn over_shared_memory(self, shares_memory: bool) -> Self {
+        Self { shares_memory, ..self }
     }
 
     /// Makes a mistake from now on.
@@ -379,12 +399,10 @@ impl Client {
         buffer[..head.len()].copy_from_slice(head);
         buffer[head.len()..].copy_from_slice(body);
         let layout = Layout::new(message_bytes as u32, self.fragment_bytes).expect("the length was checked");
-        let deadline = now + self.timeout(now, 0);
-        self.slot[index] = Slot { deadline, ..Slot::new(request, layout, now) };
+        self.slot[index] = Slot::new(request, layout, now);
         self.busy |= bit;
         self.unsent |= bit;
         *(if layout.is_single() { &mut self.single } else { &mut self.bulk }) |= bit;
-        self.wake_at(deadline);
         Ok(request)
     }
 
@@ -418,6 +436,10 @@ impl Client {
         }
         if self.session == 0 || header.session != self.session {
             self.stats.drops.session += 1;
+            return;
+        }
+        if parsed.is_unsummed() && !self.unsummed {
+            self.stats.drops.checksum += 1;
             return;
         }
         match (&mut self.keys, parsed.trailer) {
@@ -526,6 +548,7 @@ impl Client {
         }
         if is_complete {
             let bit = 1 << index;
+            self.completed += 1;
             self.busy &= !bit;
             self.probe &= !bit;
             self.ack &= !bit;
@@ -708,7 +731,9 @@ impl Client {
             self.last_id = next_of_slot(self.last_id, index, self.slots);
             slot.id = self.last_id;
             slot.first_sequence = self.sequence;
+            self.queue_behind_others(index);
         }
+        let slot = &mut self.slot[index];
         let fragment = slot.sent.lowest_missing();
         slot.sent.insert(fragment);
         slot.sent_at = now;
@@ -757,6 +782,7 @@ impl Client {
                 header.offset = range.start as u32;
                 header.flags = u16::from(self.slot[index].tries) << flag::ATTEMPT_SHIFT;
                 header.flags |= if wants_ack { flag::WANTS_ACK } else { 0 };
+                header.flags |= if self.unsummed { flag::UNSUMMED } else { 0 };
                 let buffer = index * self.config.max_request_bytes;
                 body = buffer + range.start..buffer + range.end;
             }
@@ -777,16 +803,23 @@ impl Client {
             }
             _ => {}
         }
-        let body = &self.buffers[body];
+        let mut body = &self.buffers[body];
+        if let Some(close) = self.head.get_mut(head_bytes..head_bytes + body.len())
+            && body.len() <= CLOSE_BYTES
+        {
+            close.copy_from_slice(body);
+            head_bytes += body.len();
+            body = &[];
+        }
         let Some(keys) = &mut self.keys else {
             header.encode(&mut self.head[..head_bytes], body, &mut self.checksummer);
-            return Packet { head: &self.head[..head_bytes], body };
+            return Packet::new(&self.head[..head_bytes], [body]);
         };
         let payload_bytes = head_bytes - HEADER_BYTES + body.len();
         self.sealed[HEADER_BYTES..head_bytes].copy_from_slice(&self.head[HEADER_BYTES..head_bytes]);
         self.sealed[head_bytes..HEADER_BYTES + payload_bytes].copy_from_slice(body);
         let length = header.encode_sealed(&mut self.sealed, payload_bytes, &mut keys.sealer);
-        Packet { head: &self.sealed[..length], body: &[] }
+        Packet::whole(&self.sealed[..length])
     }
 
     /// The packet that `poll_transmit` gave last could not be sent: keep it.

@@ -8,11 +8,15 @@
 
 use std::time::{Duration, Instant};
 
-use super::{Client, ClientEvent, HEADER_BYTES, Header, Incarnation, Kind, Packet, Retry, State};
+use super::{Client, ClientEvent, HEADER_BYTES, Header, Incarnation, Kind, Retry, State};
 use crate::{
+    packet::Packet,
     rpc::{MAX_PACKET_BYTES, MIN_MTU, ZEROS},
     seal::{COOKIE_BYTES, ClientKey, Initiator, Opener, Sealer, TRAILER_BYTES},
-    wire::hello::{Claim, Grant, Hello, HelloAck, HelloRetry, MAX_FIRST_BYTES, Verdict},
+    wire::{
+        header::flag,
+        hello::{Claim, Grant, Hello, HelloAck, HelloRetry, MAX_FIRST_BYTES, Verdict},
+    },
 };
 
 /// Hellos of one length before a shorter one is tried.
@@ -164,6 +168,7 @@ impl Client {
         self.slots = slots;
         self.mtu = mtu.min(MAX_PACKET_BYTES);
         self.fragment_bytes = (self.mtu - HEADER_BYTES - if keys.is_some() { TRAILER_BYTES } else { 0 }) as u32;
+        self.unsummed = keys.is_none() && self.shares_memory && header.flags & flag::UNSUMMED != 0;
         self.keys = keys;
         self.state = State::Open;
         self.last_heard = Some(now);
@@ -241,7 +246,10 @@ impl Client {
         let hello = Hello { client, mtu: mtu as u32, slots, channel, cookie: self.attempt.cookie, name, handshake };
         let payload_bytes = hello.encode(&mut self.head[HEADER_BYTES..]);
         let head = &mut self.head[..HEADER_BYTES + payload_bytes];
-        Header::new(Kind::Hello, 0, self.attempt.number).encode(head, &[], &mut self.checksummer);
-        Packet { body: &ZEROS[..mtu - head.len()], head }
+        let flags = if self.shares_memory { flag::UNSUMMED } else { 0 };
+        let header = Header { flags, ..Header::new(Kind::Hello, 0, self.attempt.number) };
+        header.encode(head, &[], &mut self.checksummer);
+        let padding = &ZEROS[..mtu - head.len()];
+        Packet::new(head, [padding])
     }
 }

@@ -101,12 +101,19 @@ impl Client {
     /// An answer came to a request whose last packet had the number `sequence`: requests sent before it and still
     /// without an answer may be lost.
     pub(super) fn overtake(&mut self, now: Instant, sequence: u64) {
+        if sequence <= self.oldest {
+            // As a rule answers come in the order of their requests, and nothing is overtaken.
+            self.oldest = self.oldest.max(sequence + 1);
+            return;
+        }
+        self.oldest = sequence + 1;
         let mut waiting = self.waiting;
         while let Some(index) = take_lowest(&mut waiting) {
             let slot = &mut self.slot[index];
             if slot.sequence > sequence {
                 continue;
             }
+            self.oldest = self.oldest.min(slot.sequence);
             slot.overtaken += 1;
             if u32::from(slot.overtaken) < PACKET_THRESHOLD {
                 continue;
@@ -119,6 +126,7 @@ impl Client {
                 self.probe |= 1 << index;
                 self.missed |= 1 << index;
                 // Not again before the answer to this could be here.
+                self.sequence += 1;
                 slot.sequence = self.sequence;
             }
             // A server may well answer a request that it has after others.
@@ -151,6 +159,8 @@ impl Client {
             self.wake_at(since.max(now) + Duration::from_millis(1));
         }
         let mut busy = self.busy;
+        // The time of one that waits for the window begins when it is sent.
+        busy &= !self.unsent;
         while let Some(index) = take_lowest(&mut busy) {
             if self.slot[index].deadline <= now {
                 self.on_slot_timeout(now, index);
@@ -161,13 +171,12 @@ impl Client {
 
     /// A request has had no answer, or no further fragment of one, for too long.
     fn on_slot_timeout(&mut self, now: Instant, index: usize) {
-        if self.unsent >> index & 1 == 1 {
-            // It waits for the window, and its time begins when it is sent.
-            self.slot[index].deadline = now + self.timeout(now, 0);
-            return;
-        }
         if self.flaws.has(Flaw::NeverRepeats) {
             self.slot[index].deadline = now + self.timeout(now, 10);
+            return;
+        }
+        if let Some(later) = self.turn_begins(now, index) {
+            self.slot[index].deadline = later;
             return;
         }
         let slot = &mut self.slot[index];
@@ -191,6 +200,18 @@ impl Client {
         if attempts >= SILENT_AFTER && is_silent {
             self.congestion.on_silence();
         }
+    }
+
+    /// While the server answers requests that were under way before this one it is no wonder that it does not answer this:
+    /// until when to wait on, if at all.
+    fn turn_begins(&self, now: Instant, index: usize) -> Option<Instant> {
+        let later = self.last_heard? + self.rtt.timeout(0);
+        (later > now && self.completed < self.slot[index].turn).then_some(later)
+    }
+
+    /// The turn of a request comes when as many were answered as there are others now.
+    pub(super) fn queue_behind_others(&mut self, index: usize) {
+        self.slot[index].turn = self.completed + u64::from(self.busy.count_ones()) - 1;
     }
 
     pub(super) fn wake_at(&mut self, deadline: Instant) {

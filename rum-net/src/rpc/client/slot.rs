@@ -44,6 +44,8 @@ pub(super) struct Slot {
     pub deadline: Instant,
     /// Deadlines in a row that passed in vain.
     pub attempts: u32,
+    /// How many requests will have been answered when it is this one's turn.
+    pub turn: u64,
     /// Responses that came to requests sent after this one.
     pub overtaken: u8,
     /// A part of the request was sent again.
@@ -72,6 +74,7 @@ impl Slot {
             first_sequence: 0,
             deadline: now,
             attempts: 0,
+            turn: 0,
             overtaken: 0,
             repeated: false,
             executing: false,

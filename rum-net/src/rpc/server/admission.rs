@@ -9,10 +9,10 @@ use std::{
 use super::{Control, Responder, Server, ServerEvent, Session, SessionId};
 use crate::{
     port::Address,
-    rpc::{Incarnation, MAX_PACKET_BYTES, MAX_SLOTS, MIN_MTU, flaws::Flaw},
+    rpc::{Incarnation, MAX_PACKET_BYTES, MAX_SLOTS, MIN_MTU, Response, flaws::Flaw},
     seal::{CookieInput, Cookies, Key, KeyFile, Opener, Responder as Handshake, Sealer, TRAILER_BYTES},
     wire::{
-        header::{HEADER_BYTES, Header, Kind},
+        header::{HEADER_BYTES, Header, Kind, flag},
         hello::{Claim, Grant, Hello, MAX_FIRST_BYTES, MAX_SECOND_BYTES, Verdict},
     },
 };
@@ -114,7 +114,7 @@ impl Server {
             }
             return;
         }
-        if let Err(verdict) = self.admit(now, from, &hello, attempt, sink) {
+        if let Err(verdict) = self.admit(now, from, &hello, header, sink) {
             if verdict == Verdict::Full {
                 self.stats.drops.refused += 1;
             } else {
@@ -131,9 +131,10 @@ impl Server {
         now: Instant,
         from: Address,
         hello: &Hello<'_>,
-        attempt: u64,
+        header: &Header,
         sink: Sink<'_>,
     ) -> Result<(), Verdict> {
+        let attempt = header.request;
         let keys = self.admission.keys.clone();
         match (&keys, hello.name.is_empty()) {
             (None, false) => return Err(Verdict::NoKeys),
@@ -185,10 +186,10 @@ impl Server {
                 Some(self.admission.verify(keys, hello, attempt).ok_or(Verdict::KeyRefused)?)
             }
         };
-        let session = self.open(now, from, hello, attempt, handshake)?;
+        let session = self.open(now, from, hello, header, handshake)?;
         let name = session.keys.as_ref().zip(keys.as_ref()).map(|(own, keys)| &keys.clients()[own.name]);
-        let mut unused = Vec::new();
-        let mut responder = Responder { buffer: &mut unused, answered: false, refused: false };
+        let mut unused = Response::default();
+        let mut responder = Responder { response: &mut unused, answered: false, refused: false };
         let id = self.next_session;
         sink(&mut responder, ServerEvent::Opened { session: SessionId(id), client, key: name });
         if responder.refused {
@@ -213,7 +214,7 @@ impl Server {
         now: Instant,
         from: Address,
         hello: &Hello<'_>,
-        attempt: u64,
+        header: &Header,
         handshake: Option<(usize, Handshake)>,
     ) -> Result<Session, Verdict> {
         let mtu = (hello.mtu as usize).min(self.config.mtu).min(MAX_PACKET_BYTES);
@@ -229,8 +230,10 @@ impl Server {
             }
         };
         let trailer_bytes = if keys.is_some() { TRAILER_BYTES } else { 0 };
+        let is_offered = header.flags & flag::UNSUMMED != 0;
         Ok(Session {
-            attempt,
+            attempt: header.request,
+            unsummed: is_offered && self.shares_memory && keys.is_none(),
             address: Some(from),
             fragment_bytes: (mtu - HEADER_BYTES - trailer_bytes) as u32,
             ..Session::new(Incarnation(hello.client), hello.channel, grant, keys, now)

@@ -16,11 +16,12 @@ use self::{
     session::{Phase, Pool, Session, SessionMap},
 };
 use super::{
-    Incarnation, MAX_MESSAGE_BYTES, MAX_PACKET_BYTES, MIN_MTU, PACKET_THRESHOLD, Packet, ServerStats, ZEROS, ack_every,
+    Incarnation, MAX_PACKET_BYTES, MIN_MTU, PACKET_THRESHOLD, Response, ServerStats, ZEROS, ack_every,
     flaws::{Flaw, Flaws},
     fragment::{FragmentSet, Layout},
 };
 use crate::{
+    packet::Packet,
     port::{Address, LinkId},
     seal::{ClientKey, KeyFile},
     wire::{
@@ -101,6 +102,7 @@ enum Sent {
 #[derive(Debug)]
 pub struct Server {
     config: ServerConfig,
+    shares_memory: bool,
     next_session: u64,
     sessions: SessionMap,
     /// The last session of each client and channel.
@@ -108,8 +110,8 @@ pub struct Server {
     control: VecDeque<Control>,
     /// Sessions with fragments of responses to send.
     ready: VecDeque<u64>,
-    requests: Pool,
-    responses: Pool,
+    requests: Pool<Vec<u8>>,
+    responses: Pool<Response>,
     /// No session expires earlier.
     earliest_expiry: Option<Instant>,
     admission: Admission,
@@ -136,6 +138,7 @@ impl Server {
         Self {
             next_session: first_session(config.incarnation),
             config,
+            shares_memory: false,
             sessions: SessionMap::default(),
             clients: HashMap::new(),
             control: VecDeque::new(),
@@ -152,6 +155,11 @@ impl Server {
             stats: ServerStats::default(),
             flaws: Flaws::default(),
         }
+    }
+
+    /// Says whether the server shares memory with its clients (see `Port::shares_memory`): then payloads need no checksum.
+    pub fn over_shared_memory(self, shares_memory: bool) -> Self {
+        Self { shares_memory, ..self }
     }
 
     /// Makes a mistake from now on.
@@ -203,6 +211,10 @@ impl Server {
         let Some(session) = self.sessions.get(&header.session) else {
             return self.on_unknown_session(now, from, header);
         };
+        if parsed.is_unsummed() && !session.unsummed {
+            self.stats.drops.checksum += 1;
+            return;
+        }
         match (session.keys.is_some(), parsed.trailer.is_some()) {
             (false, false) => self.take(now, from, header, parsed.payload, sink),
             (true, true) => self.open_packet(now, from, &parsed, sink),
@@ -266,7 +278,7 @@ impl Server {
                 self.push_control(Control::Bye { to: from, session: header.session });
                 if let Some(client) = self.remove(header.session) {
                     let event = ServerEvent::Closed { session: SessionId(header.session), client };
-                    sink(&mut Responder { buffer: &mut Vec::new(), answered: false, refused: false }, event);
+                    sink(&mut Responder { response: &mut Response::default(), answered: false, refused: false }, event);
                 }
             }
         }
@@ -413,15 +425,15 @@ impl Server {
     ) {
         let Some(session) = self.sessions.get(&header.session) else { return };
         self.stats.requests += 1;
-        let mut buffer = self.responses.take();
-        buffer.clear();
-        let mut responder = Responder { buffer: &mut buffer, answered: false, refused: false };
+        let mut response = self.responses.take();
+        let mut responder = Responder { response: &mut response, answered: false, refused: false };
         let token = RequestToken { session: SessionId(header.session), request: header.request };
         sink(&mut responder, ServerEvent::Request { token, client: session.client, message });
         if responder.answered {
-            self.answer(token, index, buffer);
+            self.answer(token, index, response);
         } else {
-            self.responses.give(buffer);
+            response.clear();
+            self.responses.give(response);
         }
     }
 
@@ -511,21 +523,20 @@ impl Server {
         if slot.id != token.request || !matches!(slot.phase, Phase::Executing { .. }) {
             return;
         }
-        let mut buffer = self.responses.take();
-        buffer.clear();
-        buffer.extend_from_slice(response);
-        self.answer(token, index, buffer);
+        let mut own = self.responses.take();
+        own.head.extend_from_slice(response);
+        self.answer(token, index, own);
     }
 
-    fn answer(&mut self, token: RequestToken, index: usize, mut response: Vec<u8>) {
+    fn answer(&mut self, token: RequestToken, index: usize, mut response: Response) {
         let Some(session) = self.sessions.get_mut(&token.session.0) else { return };
-        response.truncate(MAX_MESSAGE_BYTES);
+        response.cut();
         let layout = Layout::new(response.len() as u32, session.fragment_bytes).expect("cut to the longest allowed");
         session.answered |= 1 << index;
         let (sent, acked) = (FragmentSet::default(), FragmentSet::default());
         let Phase::Executing { since, .. } = session.slots[index].phase else { return };
         session.slots[index].phase = Phase::Answered { layout, since, response, sent, sent_at: since, acked };
-        session.ready |= 1 << index;
+        session.make_ready(index);
         self.queue(token.session.0);
     }
 
@@ -571,15 +582,21 @@ impl Server {
         header.flags = u16::from(slot.attempt) << flag::ATTEMPT_SHIFT;
         header.flags |= if wants_ack { flag::WANTS_ACK } else { 0 };
         let session = self.sessions.get_mut(&id)?;
+        header.flags |= if session.unsummed { flag::UNSUMMED } else { 0 };
         let Phase::Answered { response, .. } = &session.slots[index].phase else { return None };
-        let body = &response[range];
+        let payload_bytes = range.len();
+        let body = response.parts(range);
         let Some(keys) = &mut session.keys else {
-            header.encode(&mut self.head[..HEADER_BYTES], body, &mut self.checksummer);
-            return Some((to, Packet { head: &self.head[..HEADER_BYTES], body }));
+            header.encode_parts(&mut self.head[..HEADER_BYTES], body.clone(), &mut self.checksummer);
+            return Some((to, Packet::new(&self.head[..HEADER_BYTES], body)));
         };
-        self.sealed[HEADER_BYTES..HEADER_BYTES + body.len()].copy_from_slice(body);
-        let length = header.encode_sealed(&mut self.sealed, body.len(), &mut keys.sealer);
-        Some((to, Packet { head: &self.sealed[..length], body: &[] }))
+        let mut at = HEADER_BYTES;
+        for part in body {
+            self.sealed[at..at + part.len()].copy_from_slice(part);
+            at += part.len();
+        }
+        let length = header.encode_sealed(&mut self.sealed, payload_bytes, &mut keys.sealer);
+        Some((to, Packet::whole(&self.sealed[..length])))
     }
 
     /// A packet of each session in turn: one that asks for much does not hold up one that asks for little.
@@ -621,6 +638,7 @@ impl Server {
                     handshake: keys.map_or(&[], |keys| &keys.second[..keys.second_bytes]),
                 };
                 payload_bytes = ack.encode(payload);
+                header.flags |= if session.is_some_and(|session| session.unsummed) { flag::UNSUMMED } else { 0 };
                 packet_bytes = session.map_or(0, |session| session.grant.mtu as usize);
             }
             Control::Status { received, flags, .. } => {
@@ -635,10 +653,11 @@ impl Server {
         if let Some(keys) = session.and_then(|session| session.keys.as_mut()) {
             self.sealed[HEADER_BYTES..head_bytes].copy_from_slice(&self.head[HEADER_BYTES..head_bytes]);
             let length = header.encode_sealed(&mut self.sealed, payload_bytes, &mut keys.sealer);
-            return Packet { head: &self.sealed[..length], body: &[] };
+            return Packet::whole(&self.sealed[..length]);
         }
         header.encode(&mut self.head[..head_bytes], &[], &mut self.checksummer);
-        Packet { head: &self.head[..head_bytes], body: &ZEROS[..packet_bytes.saturating_sub(head_bytes)] }
+        let padding = &ZEROS[..packet_bytes.saturating_sub(head_bytes)];
+        Packet::new(&self.head[..head_bytes], [padding])
     }
 
     /// The packet that `poll_transmit` gave last could not be sent: keep it. When its link has closed, call
@@ -687,7 +706,10 @@ impl Server {
         for slot in session.slots {
             match slot.phase {
                 Phase::Receiving { buffer, .. } => self.requests.give(buffer),
-                Phase::Answered { response, .. } => self.responses.give(response),
+                Phase::Answered { mut response, .. } => {
+                    response.clear();
+                    self.responses.give(response);
+                }
                 Phase::Idle | Phase::Executing { .. } => {}
             }
         }
@@ -712,7 +734,7 @@ impl Server {
     /// Bytes of responses kept for clients that have not said that they have them.
     pub fn kept_response_bytes(&self) -> usize {
         let slots = self.sessions.values().flat_map(|session| &session.slots);
-        slots.map(|slot| if let Phase::Answered { response, .. } = &slot.phase { response.capacity() } else { 0 }).sum()
+        slots.map(|slot| if let Phase::Answered { response, .. } = &slot.phase { response.len() } else { 0 }).sum()
     }
 
     #[cfg(test)]
@@ -740,17 +762,17 @@ fn first_session(incarnation: Incarnation) -> u64 {
 /// Lets the sink of `Server::handle` answer at once, without a copy on the way.
 #[derive(Debug)]
 pub struct Responder<'a> {
-    buffer: &'a mut Vec<u8>,
+    response: &'a mut Response,
     answered: bool,
     refused: bool,
 }
 
 impl Responder<'_> {
-    /// The buffer to build the response in: empty, at most `MAX_MESSAGE_BYTES` are sent. Calling this answers the
+    /// The response to be built: empty, at most `MAX_MESSAGE_BYTES` are sent. Calling this answers the
     /// request when the sink returns; without it the answer comes later by `Server::respond`.
-    pub fn response(&mut self) -> &mut Vec<u8> {
+    pub fn response(&mut self) -> &mut Response {
         self.answered = true;
-        self.buffer
+        self.response
     }
 
     /// Does not let the client of an `Opened` in: its incarnation is another's.

@@ -1,6 +1,7 @@
 //! One session as the server sees it.
 
 use std::{
+    collections::VecDeque,
     hash::{BuildHasherDefault, Hasher},
     time::{Duration, Instant},
 };
@@ -9,7 +10,7 @@ use super::admission::Keys;
 use crate::{
     port::Address,
     rpc::{
-        Incarnation, ack_every,
+        Incarnation, Response, ack_every,
         congestion::MAX_WINDOW,
         fragment::{FragmentSet, Layout},
     },
@@ -37,7 +38,7 @@ pub(crate) enum Phase {
         layout: Layout,
         /// When the whole request was here.
         since: Instant,
-        response: Vec<u8>,
+        response: Response,
         /// Fragments given out for sending and not known to be lost.
         sent: FragmentSet,
         /// When the last of them was.
@@ -72,12 +73,17 @@ pub(crate) struct Session {
     /// A packet of the session came: the client knows that it is open.
     pub proven: bool,
     pub fragment_bytes: u32,
+    /// Payloads carry no checksum.
+    pub unsummed: bool,
     /// As many as were used so far.
     pub slots: Vec<Slot>,
     /// One bit for each slot that holds a response.
     pub answered: u32,
     /// One bit for each slot with fragments of a response to send.
     pub ready: u32,
+    /// Of those, the slots whose response is one packet, in the order in which they were answered. May name slots that have
+    /// nothing to send any more.
+    pub singles: VecDeque<u8>,
     /// The session waits in the server's queue for its turn to send.
     pub queued: bool,
     /// Packets of long responses that the client wants under way at once.
@@ -105,9 +111,11 @@ impl Session {
             heard: now,
             proven: false,
             fragment_bytes: 1,
+            unsummed: false,
             slots: Vec::new(),
             answered: 0,
             ready: 0,
+            singles: VecDeque::new(),
             queued: false,
             window: 1,
             in_flight: 0,
@@ -126,15 +134,16 @@ impl Session {
         (index, &mut self.slots[index])
     }
 
-    /// Takes the response out of a slot whose client has it.
-    pub fn forget_response(&mut self, index: usize) -> Option<Vec<u8>> {
+    /// Takes the response, emptied, out of a slot whose client has it.
+    pub fn forget_response(&mut self, index: usize) -> Option<Response> {
         let slot = self.slots.get_mut(index)?;
         if !matches!(slot.phase, Phase::Answered { .. }) {
             return None;
         }
-        let Phase::Answered { layout, response, sent, acked, .. } = std::mem::take(&mut slot.phase) else {
+        let Phase::Answered { layout, mut response, sent, acked, .. } = std::mem::take(&mut slot.phase) else {
             return None;
         };
+        response.clear();
         if !layout.is_single() {
             self.in_flight -= sent.without(acked).len();
         }
@@ -152,8 +161,20 @@ impl Session {
         if !layout.is_single() {
             self.in_flight = self.in_flight - before + sent.without(*acked).len();
         }
-        let is_sent = *sent == layout.all();
-        self.ready = self.ready & !(1 << index) | u32::from(!is_sent) << index;
+        if *sent == layout.all() {
+            self.ready &= !(1 << index);
+        } else {
+            self.make_ready(index);
+        }
+    }
+
+    /// The response in a slot has fragments to send.
+    pub fn make_ready(&mut self, index: usize) {
+        let is_single = matches!(self.slots[index].phase, Phase::Answered { layout, .. } if layout.is_single());
+        if is_single && self.ready >> index & 1 == 0 {
+            self.singles.push_back(index as u8);
+        }
+        self.ready |= 1 << index;
     }
 
     /// The client misses the response, of which it has these fragments. What was sent
@@ -171,14 +192,18 @@ impl Session {
 
     /// Whether something is ready to be sent now.
     pub fn can_send(&self) -> bool {
-        self.ready != 0 && self.address.is_some() && (self.in_flight < self.window || self.single_ready().is_some())
+        self.ready != 0 && self.address.is_some() && (self.in_flight < self.window || !self.singles.is_empty())
     }
 
-    /// A slot whose whole response is one packet, which needs no window: the client counts it in its own.
-    fn single_ready(&self) -> Option<usize> {
-        let is_single =
-            |index: &usize| matches!(self.slots[*index].phase, Phase::Answered { layout, .. } if layout.is_single());
-        bits(self.ready).find(is_single)
+    /// The next slot whose whole response is one packet, which needs no window: the client counts it in its own.
+    fn next_single(&mut self) -> Option<usize> {
+        while let Some(index) = self.singles.pop_front().map(usize::from) {
+            let is_single = matches!(self.slots[index].phase, Phase::Answered { layout, .. } if layout.is_single());
+            if is_single && self.ready >> index & 1 == 1 {
+                return Some(index);
+            }
+        }
+        None
     }
 
     /// What is nearly done goes first, then what was asked first: the least time spent waiting (Schrage, "A Proof of the
@@ -195,10 +220,10 @@ impl Session {
     /// The next fragment to send, marked as sent: its slot, its number, and whether the client is to say at once which it
     /// has. `None` if all is sent or the window is full.
     pub fn next_fragment(&mut self, now: Instant) -> Option<(usize, u32, bool)> {
-        let index = if self.in_flight < self.window {
-            bits(self.ready).min_by_key(|&index| self.urgency(index))?
-        } else {
-            self.single_ready()?
+        let index = match self.next_single() {
+            Some(index) => index,
+            None if self.in_flight < self.window => bits(self.ready).min_by_key(|&index| self.urgency(index))?,
+            None => return None,
         };
         let Phase::Answered { layout, sent, sent_at, .. } = &mut self.slots[index].phase else {
             self.ready &= !(1 << index);
@@ -224,7 +249,11 @@ impl Session {
     pub fn take_back(&mut self, index: usize, fragment: u32) {
         let Some(Slot { phase: Phase::Answered { layout, sent, .. }, .. }) = self.slots.get_mut(index) else { return };
         sent.remove(fragment);
-        self.in_flight -= u32::from(!layout.is_single());
+        if layout.is_single() {
+            self.singles.push_front(index as u8);
+        } else {
+            self.in_flight -= 1;
+        }
         self.ready |= 1 << index;
     }
 
@@ -267,20 +296,20 @@ pub(crate) type SessionMap = std::collections::HashMap<u64, Session, BuildHasher
 
 /// Buffers of finished requests and responses, for the next ones.
 #[derive(Debug, Default)]
-pub(crate) struct Pool {
-    buffers: Vec<Vec<u8>>,
+pub(crate) struct Pool<T> {
+    unused: Vec<T>,
 }
 
-impl Pool {
-    const MAX_BUFFERS: usize = 64;
+impl<T: Default> Pool<T> {
+    const MOST: usize = 64;
 
-    pub fn take(&mut self) -> Vec<u8> {
-        self.buffers.pop().unwrap_or_default()
+    pub fn take(&mut self) -> T {
+        self.unused.pop().unwrap_or_default()
     }
 
-    pub fn give(&mut self, buffer: Vec<u8>) {
-        if self.buffers.len() < Self::MAX_BUFFERS && buffer.capacity() > 0 {
-            self.buffers.push(buffer);
+    pub fn give(&mut self, buffer: T) {
+        if self.unused.len() < Self::MOST {
+            self.unused.push(buffer);
         }
     }
 }

@@ -56,6 +56,7 @@ pub use stat::{STAT_RESPONSE_BYTES, Stat, encode_stat};
 pub use status::{ResponseError, Status, decode_empty_response, encode_status};
 pub use write::{WRITE_HEAD_MAX_BYTES, WriteRequest, encode_write_head};
 
+use crate::PAGE_BYTES;
 use codec::Reader;
 
 /// Pages in one read or write, at most.
@@ -90,13 +91,13 @@ impl PageKind {
     }
 }
 
-/// A page's content as a message carries it; `Data` is always `PAGE_BYTES` long.
+/// A page's content as a message carries it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum PageContent<'a> {
     /// Zeros only.
     Zeros,
     /// The bytes.
-    Data(&'a [u8]),
+    Data(&'a [u8; PAGE_BYTES]),
 }
 
 /// A message's first byte.

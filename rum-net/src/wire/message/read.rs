@@ -13,7 +13,7 @@ use super::{
     extent_ref::{PAGE_REF_BYTES, PageList, PageRef},
     status::{ResponseError, Status, encode_status, expect_ok},
 };
-use crate::PAGE_BYTES;
+use crate::{PAGE_BYTES, port::page::Page, rpc::Response};
 
 /// Bytes of the longest request.
 pub const READ_REQUEST_MAX_BYTES: usize = REQUEST_HEAD_BYTES + 4 + MAX_BATCH_PAGES * PAGE_REF_BYTES;
@@ -127,27 +127,27 @@ impl<'a> ReadResponse<'a> {
 /// Builds the response page by page.
 #[derive(Debug)]
 pub struct ReadResponseWriter<'a> {
-    response: &'a mut Vec<u8>,
+    response: &'a mut Response,
     kinds_at: usize,
     count: usize,
 }
 
 impl<'a> ReadResponseWriter<'a> {
     /// Appends the head, of status `Ok`, to `response`.
-    pub fn new(response: &'a mut Vec<u8>) -> Self {
-        encode_status(Status::Ok, response);
-        let kinds_at = response.len();
-        response.extend_from_slice(&[PageKind::Zeros as u8; MAX_BATCH_PAGES]);
+    pub fn new(response: &'a mut Response) -> Self {
+        let head = &mut response.head;
+        encode_status(Status::Ok, head);
+        let kinds_at = head.len();
+        head.extend_from_slice(&[PageKind::Zeros as u8; MAX_BATCH_PAGES]);
         Self { response, kinds_at, count: 0 }
     }
 
-    /// Appends the next page. Panics when it is the 33rd, or its data no page.
-    pub fn push(&mut self, content: PageContent<'_>) {
+    /// Appends the next page; `None` is one of zeros. Panics when it is the 33rd.
+    pub fn push(&mut self, page: Option<Page>) {
         assert!(self.count < MAX_BATCH_PAGES, "too many pages for one message");
-        if let PageContent::Data(bytes) = content {
-            assert_eq!(bytes.len(), PAGE_BYTES, "not a page");
-            self.response[self.kinds_at + self.count] = PageKind::Data as u8;
-            self.response.extend_from_slice(bytes);
+        if let Some(page) = page {
+            self.response.head[self.kinds_at + self.count] = PageKind::Data as u8;
+            self.response.pages.push(page);
         }
         self.count += 1;
     }

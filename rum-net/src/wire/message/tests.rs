@@ -5,7 +5,11 @@ use std::time::Duration;
 use proptest::{collection::vec, prelude::*};
 
 use super::*;
-use crate::{PAGE_BYTES, rpc::Incarnation};
+use crate::{
+    PAGE_BYTES,
+    port::page::Page,
+    rpc::{Incarnation, Response},
+};
 
 fn extent() -> impl Strategy<Value = ExtentRef> {
     any::<(u32, u32)>().prop_map(|(index, generation)| ExtentRef { index, generation })
@@ -97,16 +101,7 @@ fn response() -> impl Strategy<Value = (Vec<u8>, Decodes)> {
     let read = contents(1..=4).prop_map(|contents| {
         let count = contents.len();
         let decodes = Decodes(Box::new(move |bytes| ReadResponse::decode(bytes, count).is_ok()));
-        let encode = |response: &mut Vec<u8>| {
-            let mut writer = ReadResponseWriter::new(response);
-            for content in &contents {
-                match content {
-                    Some(fill) => writer.push(PageContent::Data(&[*fill; PAGE_BYTES])),
-                    None => writer.push(PageContent::Zeros),
-                }
-            }
-        };
-        (encoded(encode), decodes)
+        (read_response(&contents), decodes)
     });
     let opened = (any::<(u64, bool)>(), vec(extent(), 0..10)).prop_map(|((size, existed), extents)| {
         let decodes = Decodes(Box::new(|bytes| OpenedName::decode_response(bytes).is_ok()));
@@ -143,6 +138,16 @@ fn decode_all(bytes: &[u8]) {
     let _ = decode_empty_response(bytes);
 }
 
+/// A response that holds pages filled with one byte each; `None` is one of zeros.
+fn read_response(contents: &[Option<u8>]) -> Vec<u8> {
+    let mut response = Response::default();
+    let mut writer = ReadResponseWriter::new(&mut response);
+    for content in contents {
+        writer.push(content.map(|fill| Page::copy_of(&[fill; PAGE_BYTES])));
+    }
+    response.to_vec()
+}
+
 proptest! {
     #[test]
     fn read_request_roundtrip(pages in vec(page(), 1..=MAX_BATCH_PAGES)) {
@@ -154,14 +159,7 @@ proptest! {
 
     #[test]
     fn read_response_roundtrip(contents in contents(1..=MAX_BATCH_PAGES)) {
-        let mut response = Vec::new();
-        let mut writer = ReadResponseWriter::new(&mut response);
-        for content in &contents {
-            match content {
-                Some(fill) => writer.push(PageContent::Data(&[*fill; PAGE_BYTES])),
-                None => writer.push(PageContent::Zeros),
-            }
-        }
+        let response = read_response(&contents);
         let head = ReadResponseHead::decode(&response[..READ_RESPONSE_HEAD_BYTES], contents.len()).unwrap();
         prop_assert_eq!(head.response_bytes(), response.len());
         let read = ReadResponse::decode(&response, contents.len()).unwrap();

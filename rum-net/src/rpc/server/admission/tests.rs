@@ -36,13 +36,13 @@ fn talk(client: &mut Client, server: &mut Server, now: Instant, from: Address) -
     loop {
         let before = said.len();
         while let Some(packet) = client.poll_transmit(now) {
-            said.push([packet.head, packet.body].concat());
+            said.push(packet.to_vec());
         }
         for packet in &said[before..] {
             server.handle(now, from, packet, &mut |_, _| ());
         }
         while let Some((_, packet)) = server.poll_transmit(now) {
-            let packet = [packet.head, packet.body].concat();
+            let packet = packet.to_vec();
             client.handle(now, &packet, &mut |_| ());
         }
         if said.len() == before {
@@ -61,7 +61,7 @@ fn a_hello_that_somebody_repeats_does_not_move_a_sealed_session() {
     let mut hello = said.pop().unwrap();
     server.handle(now, ELSEWHERE, &hello, &mut |_, _| ());
     let (_, retry) = server.poll_transmit(now).unwrap();
-    let cookie = retry.head[HEADER_BYTES + 16..][..16].to_vec();
+    let cookie = retry[0][HEADER_BYTES + 16..][..16].to_vec();
     hello[HEADER_BYTES + 28..][..16].copy_from_slice(&cookie);
     let end = HEADER_BYTES + usize::from(u16::from_le_bytes([hello[40], hello[41]]));
     let checksum = crate::wire::checksum::crc32c(&hello[4..end]);
@@ -70,7 +70,7 @@ fn a_hello_that_somebody_repeats_does_not_move_a_sealed_session() {
     assert_eq!(sealed.address, Some(HOME));
     server.handle(now + PERIOD, ELSEWHERE, &hello, &mut |_, _| ());
     let (to, answer) = server.poll_transmit(now).unwrap();
-    assert_eq!((to, answer.head[7]), (ELSEWHERE, Kind::HelloAck as u8), "it is answered as before");
+    assert_eq!((to, answer[0][7]), (ELSEWHERE, Kind::HelloAck as u8), "it is answered as before");
     let session = server.sessions.values().next().unwrap();
     assert_eq!((session.address, session.heard), (Some(HOME), now));
     // Who holds the keys is followed.
@@ -95,7 +95,7 @@ fn a_hello_that_claims_a_seal_to_go_without_a_checksum_is_dropped() {
     let now = Instant::now();
     let (mut server, mut client) = (server(now), client(key("ada", 1), now));
     let packet = client.poll_transmit(now).unwrap();
-    let mut hello = [packet.head, packet.body].concat();
+    let mut hello = packet.to_vec();
     hello[..4].fill(0);
     hello[42] |= crate::wire::header::flag::SEALED as u8;
     server.handle(now, HOME, &hello, &mut |_, _| ());
@@ -114,8 +114,8 @@ fn a_hello_that_claims_a_seal_to_go_without_a_checksum_is_dropped() {
 fn server_answer(server: &mut Server, client: &mut Client, now: Instant) -> Vec<u8> {
     client.not_sent();
     let packet = client.poll_transmit(now).unwrap();
-    let hello = [packet.head, packet.body].concat();
+    let hello = packet.to_vec();
     server.handle(now, HOME, &hello, &mut |_, _| ());
     let (_, packet) = server.poll_transmit(now).unwrap();
-    [packet.head, packet.body].concat()
+    packet.to_vec()
 }
