@@ -302,7 +302,7 @@ fn step(store: &mut Store, model: &mut Model, known: &mut Vec<ExtentRef>, operat
         Operation::Write { client, extent, page: number, fill } => {
             let (client, page) = (incarnation(client), page(name_of(known, extent), number));
             let bytes = fill.map(data);
-            let content = bytes.as_ref().map_or(PageContent::Zeros, |bytes| PageContent::Data(bytes));
+            let content = bytes.as_ref().map_or(PageContent::Zeros, PageContent::Data);
             let written = store.write(client, page, content);
             assert_eq!(written.is_ok(), model.access(client, page).is_ok());
             if written.is_ok() {
