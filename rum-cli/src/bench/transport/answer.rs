@@ -25,7 +25,7 @@ use super::{
         worker::WorkerError,
     },
     hosts,
-    rig::{ANSWER_AT, FRAME_HEAD_BYTES},
+    rig::{ANSWER_AT, FRAME_HEAD_BYTES, open_virtual},
 };
 
 /// Empty time until an answerer sleeps: it must not take its CPU from the one that is measured. As a slave does.
@@ -64,6 +64,9 @@ pub fn answer(host: &str, role: &str, link: &str) -> Result<Measured, WorkerErro
 }
 
 fn open(port: &PortSpec) -> Result<Box<dyn Port>, WorkerError> {
+    if let PortSpec::Vdev(_) = port {
+        return open_virtual(port);
+    }
     port::open(port, false).map_err(|error| WorkerError::Wrong(error.to_string()))
 }
 

@@ -27,6 +27,8 @@ use super::{
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Medium {
     Vhost,
+    /// As `Vhost`, but the bare port is DPDK's own pair.
+    DpdkVhost,
     Veth,
 }
 
@@ -35,6 +37,7 @@ impl Medium {
     fn suffix(self) -> &'static str {
         match self {
             Self::Vhost => "",
+            Self::DpdkVhost => ".dpdk",
             Self::Veth => ".veth",
         }
     }
@@ -42,6 +45,7 @@ impl Medium {
     fn name(self) -> &'static str {
         match self {
             Self::Vhost => "vhost-user",
+            Self::DpdkVhost => "vhost-user, the bare port being DPDK's net_virtio_user and net_vhost",
             Self::Veth => "veth (af_packet)",
         }
     }
@@ -77,12 +81,17 @@ impl Answerers {
         }
         let mut links = Vec::new();
         for (number, role) in roles.iter().enumerate() {
-            let link = match medium {
-                Medium::Vhost => format!("vhost:{}", stage.folder().join(role).display()),
-                Medium::Veth => format!("af_packet:{}", hosts::interface(number)),
+            let socket = stage.folder().join(format!("{role}{}", medium.suffix())).display().to_string();
+            let [answering, measuring] = match medium {
+                Medium::DpdkVhost if *role == "echo" => [
+                    format!("vdev:net_vhost0,iface={socket},queues=1"),
+                    format!("vdev:net_virtio_user0,path={socket},queues=1,queue_size=256"),
+                ],
+                Medium::Vhost | Medium::DpdkVhost => [(); 2].map(|()| format!("vhost:{socket}")),
+                Medium::Veth => [(); 2].map(|()| format!("af_packet:{}", hosts::interface(number))),
             };
-            processes.push(stage.answerer("answer", &[&peer, role, &link])?);
-            links.push(link);
+            processes.push(start(stage, &[&peer, role, &answering])?);
+            links.push(measuring);
         }
         Ok(Self { medium, links, host, processes })
     }
@@ -98,6 +107,20 @@ impl Answerers {
     }
 }
 
+/// Starts who answers. DPDK 22.11 numbers a packet socket's group by process and interface, and two that come to the same
+/// number on one host are refused: another process has another.
+fn start(stage: &mut Stage, arguments: &[&str]) -> Result<Ended, BenchError> {
+    const TRIES: usize = 5;
+    let mut last = stage.answerer("answer", arguments);
+    for _ in 1..TRIES {
+        match last {
+            Err(BenchError::Interrupted(_)) | Ok(_) => break,
+            Err(_) => last = stage.answerer("answer", arguments),
+        }
+    }
+    last
+}
+
 /// Both sides are measured alternately, so often and so long.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 struct Turns {
@@ -110,7 +133,7 @@ impl Turns {
     const SMOKE: Self = Self { count: 2, each: Duration::from_millis(5) };
 }
 
-/// Measures over both media; the second is left out where it cannot be had.
+/// Measures over all media; but for the first they are left out where they cannot be had.
 fn over_media(
     stage: &mut Stage,
     id: &str,
@@ -120,17 +143,33 @@ fn over_media(
     let answerers = Answerers::start(stage, Medium::Vhost, roles)?;
     let mut figures = measure(stage, &answerers)?;
     drop(answerers);
+    if roles.contains(&"echo") {
+        figures.extend(over(stage, id, Medium::DpdkVhost, roles, &measure)?);
+    }
     if !nix::unistd::geteuid().is_root() {
         eprintln!("rum bench: {id}.veth: not measured: it needs root, for network namespaces and packet sockets");
         return Ok(figures);
     }
-    let over_veth = Answerers::start(stage, Medium::Veth, roles).and_then(|answerers| measure(stage, &answerers));
-    match over_veth {
-        Ok(more) => figures.extend(more),
-        Err(error @ BenchError::Interrupted(_)) => return Err(error),
-        Err(error) => eprintln!("rum bench: {id}.veth: not measured: {error}"),
-    }
+    figures.extend(over(stage, id, Medium::Veth, roles, &measure)?);
     Ok(figures)
+}
+
+/// Measures over a medium that may not be there: then says so.
+fn over(
+    stage: &mut Stage,
+    id: &str,
+    medium: Medium,
+    roles: &[&str],
+    measure: &impl Fn(&mut Stage, &Answerers) -> Result<Vec<Figure>, BenchError>,
+) -> Result<Vec<Figure>, BenchError> {
+    match Answerers::start(stage, medium, roles).and_then(|answerers| measure(stage, &answerers)) {
+        Err(BenchError::Interrupted(signal)) => Err(BenchError::Interrupted(signal)),
+        Err(error) => {
+            eprintln!("rum bench: {id}{}: not measured: {error}", medium.suffix());
+            Ok(Vec::new())
+        }
+        figures => figures,
+    }
 }
 
 pub use self::{

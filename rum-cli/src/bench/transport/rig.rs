@@ -10,9 +10,11 @@ use rum_net::{
     packet::Packet,
     port::{
         Address, LinkId, Port,
+        dpdk::{DpdkOptions, DpdkPort},
         inject::{Faults, Inject},
         open_client,
         spec::PortSpec,
+        vhost_user,
     },
     rpc::{
         Incarnation, MAX_MESSAGE_BYTES, MAX_SLOTS,
@@ -47,13 +49,25 @@ pub const PATIENCE: Duration = Duration::from_secs(10);
 /// Opens the port that `link` names.
 pub fn open(link: &str) -> Result<Box<dyn Port>, WorkerError> {
     let port: PortSpec = link.parse().map_err(|_| WorkerError::Usage)?;
+    if let PortSpec::Vdev(_) = port {
+        return open_virtual(&port);
+    }
     open_client(&port).map_err(|error| WorkerError::Wrong(error.to_string()))
+}
+
+/// Opens a virtual device of DPDK's, for packets as long as our own port takes.
+pub fn open_virtual(port: &PortSpec) -> Result<Box<dyn Port>, WorkerError> {
+    let options = DpdkOptions { mtu: Some(vhost_user::MTU), ..DpdkOptions::default() };
+    let port = DpdkPort::open(port, &options).map_err(|error| WorkerError::Wrong(error.to_string()))?;
+    Ok(Box::new(port))
 }
 
 /// A packet of 64 bytes, to be sent by `port`, that asks the bare echo for `answer_bytes`.
 fn bare_packet(port: &dyn Port, answer_bytes: u16) -> [u8; 64] {
     let mut packet = [0x55; 64];
-    packet[..6].copy_from_slice(&ANSWERING_MAC.0);
+    // To whoever is at the other end: DPDK's device has an address of its own.
+    let is_virtual = port.name().starts_with("vdev:");
+    packet[..6].copy_from_slice(if is_virtual { &[0xff; 6] } else { &ANSWERING_MAC.0 });
     packet[6..12].copy_from_slice(&port.mac().0);
     packet[ANSWER_AT..ANSWER_AT + 2].copy_from_slice(&answer_bytes.to_be_bytes());
     packet

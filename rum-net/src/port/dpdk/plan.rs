@@ -10,6 +10,8 @@ use crate::port::spec::PortSpec;
 const HEADER_BYTES: usize = 14;
 /// What a frame may carry beyond header and MTU: a VLAN tag, and a second.
 const TAG_BYTES: usize = 8;
+/// What a virtio device puts in front of a frame, and counts as a part of it.
+const VIRTIO_BYTES: usize = 12;
 /// The MTU of a device that has none of its own, and of which none was asked.
 const DEFAULT_MTU: usize = 1500;
 /// Of af_xdp: a frame shares its buffer with the kernel's headroom of 256 bytes.
@@ -172,7 +174,7 @@ impl Plan {
             device: DeviceName::Given(name.to_owned()),
             arguments: arguments.to_owned(),
             mtu: options.mtu,
-            buffer_bytes: (mtu + HEADER_BYTES + TAG_BYTES).max(2048),
+            buffer_bytes: (mtu + HEADER_BYTES + TAG_BYTES + VIRTIO_BYTES).max(2048),
             buffers: 4095,
             descriptors: 1024,
             socket: Socket::None,
