@@ -61,7 +61,7 @@ pub struct PollOptions {
 impl Default for PollOptions {
     fn default() -> Self {
         Self {
-            polls_per_yield: 16,
+            polls_per_yield: 64,
             idle_before_sleep: Duration::from_micros(200),
             crowded_yield: Duration::from_micros(50),
             crowded_for: Duration::from_millis(20),
