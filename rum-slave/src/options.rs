@@ -63,7 +63,7 @@ impl Default for PollOptions {
         Self {
             polls_per_yield: 64,
             idle_before_sleep: Duration::from_micros(200),
-            crowded_yield: Duration::from_micros(50),
+            crowded_yield: Duration::from_micros(500),
             crowded_for: Duration::from_millis(20),
             sleep_among_ports: Duration::from_millis(2),
         }

@@ -43,7 +43,7 @@ const MAX_RESERVE: usize = 64;
 /// The least budget that works, in pages.
 pub const MIN_BUDGET_PAGES: usize = 64;
 /// Spin this long for a reply before giving the CPU away between polls.
-const SPIN: Duration = Duration::from_micros(10);
+const SPIN: Duration = Duration::from_micros(20);
 /// Sleep between polls after waiting this long.
 const PATIENCE: Duration = Duration::from_millis(2);
 /// Sleep this long without the lock when others want it.

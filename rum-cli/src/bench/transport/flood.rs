@@ -25,16 +25,18 @@ const GOAL: f64 = 0.8;
 /// Hellos sent in a round: as many as an honest client has requests under way.
 const BURST: usize = MAX_SLOTS;
 
-/// The turns: alone, beside another honest client, beside a flood.
+/// The turns: alone, beside another honest client, beside as many packets with a wrong checksum, beside a flood of hellos.
 const SHARED: usize = 1;
-const FLOODED: usize = 2;
+const NOISE: usize = 2;
+const FLOODED: usize = 3;
 
 pub fn measure(stage: &mut Stage) -> Result<Vec<Figure>, BenchError> {
     over_media(stage, "T4", &["pages"], |stage, answerers| {
-        let (mut fair, mut alone) = (Vec::new(), Vec::new());
+        let (mut fair, mut hellos, mut alone) = (Vec::new(), Vec::new(), Vec::new());
         for _ in 0..stage.runs {
             let run = answerers.worker(stage, "flood", &[])?;
             fair.push((value(&run, "flooded")?, value(&run, "shared")?));
+            hellos.push((value(&run, "flooded")?, value(&run, "noise")?));
             alone.push((value(&run, "flooded")?, value(&run, "alone")?));
         }
         let (suffix, medium) = (answerers.medium.suffix(), answerers.medium.name());
@@ -45,6 +47,11 @@ pub fn measure(stage: &mut Stage) -> Result<Vec<Figure>, BenchError> {
         let beside = "pages a second of a client beside one that floods the slave with hellos";
         Ok(vec![
             label("T4", &format!("{beside} ÷ beside one that is as honest: its fair share")).figure(&fair),
+            label(
+                "T4.hellos",
+                &format!("{beside} ÷ beside as many packets with a wrong checksum: what hellos cost the slave"),
+            )
+            .figure(&hellos),
             label("T4.alone", &format!("for information: {beside} ÷ alone")).figure(&alone),
         ])
     })
@@ -79,17 +86,19 @@ pub fn worker(turns: Turns, link: &str) -> Result<Measured, WorkerError> {
     }
     let mut flooder = if has_links { Some(Rig::open(link, None)?) } else { None };
     let hellos = hellos();
-    let mut rates = [const { Vec::new() }; 3];
+    let mut noise = hellos.clone();
+    noise.iter_mut().for_each(|packet| packet[HEADER_BYTES - 1] ^= 0xFF);
+    let mut rates = [const { Vec::new() }; 4];
     for _ in 0..turns.count {
         for (kind, rates) in rates.iter_mut().enumerate() {
             let active = if kind == SHARED { 2 } else { 1 };
-            let mut next = hellos.iter().cycle();
+            let mut next = if kind == FLOODED { &hellos } else { &noise }.iter().cycle();
             let seconds = read(&mut groups, active, turns.each, &mut |groups| {
-                if kind == FLOODED {
+                if kind >= NOISE {
                     let rig = flooder.as_mut().unwrap_or(&mut groups[0].rig);
                     rig.send_raw(next.by_ref().take(BURST).map(Vec::as_slice));
                 }
-                if let Some(rig) = flooder.as_mut().filter(|_| kind == FLOODED) {
+                if let Some(rig) = flooder.as_mut().filter(|_| kind >= NOISE) {
                     rig.poll(&mut |_, _, _| {});
                 }
             });
@@ -97,6 +106,6 @@ pub fn worker(turns: Turns, link: &str) -> Result<Measured, WorkerError> {
             rates.push(honest as f64 / seconds / 1e6);
         }
     }
-    let [alone, shared, flooded] = rates.map(|mut rates| median(&mut rates));
-    Ok(measured([("alone", alone), ("shared", shared), ("flooded", flooded)]))
+    let [alone, shared, noise, flooded] = rates.map(|mut rates| median(&mut rates));
+    Ok(measured([("alone", alone), ("shared", shared), ("noise", noise), ("flooded", flooded)]))
 }

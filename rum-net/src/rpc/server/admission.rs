@@ -144,7 +144,7 @@ impl Server {
         let client = Incarnation(hello.client);
         let former = self.clients.get(&(client, hello.channel)).copied();
         let count = self.sessions.len();
-        match former.and_then(|id| self.sessions.get_mut(&id)) {
+        match former.and_then(|id| self.sessions.get_mut(id)) {
             Some(session) if session.attempt > attempt => {
                 self.stats.drops.stale += 1;
                 return Ok(());
@@ -196,7 +196,7 @@ impl Server {
             return Err(Verdict::Taken);
         }
         self.next_session = id.wrapping_add(1).max(1);
-        self.sessions.insert(id, session);
+        self.sessions.insert(session);
         self.clients.insert((client, hello.channel), id);
         self.earliest_expiry.get_or_insert(now + self.config.session_timeout);
         self.push_control(Control::HelloAck { to: from, attempt, client, session: id, verdict: Verdict::Granted });

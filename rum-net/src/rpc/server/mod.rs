@@ -3,6 +3,7 @@
 mod admission;
 mod control;
 pub(super) mod session;
+mod sessions;
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -13,7 +14,8 @@ use std::{
 use self::{
     admission::Admission,
     control::Control,
-    session::{Phase, Pool, Session, SessionMap},
+    session::{Phase, Pool, Session},
+    sessions::Sessions,
 };
 use super::{
     Incarnation, MAX_PACKET_BYTES, MIN_MTU, PACKET_THRESHOLD, Response, ServerStats, ZEROS, ack_every,
@@ -104,7 +106,7 @@ pub struct Server {
     config: ServerConfig,
     shares_memory: bool,
     next_session: u64,
-    sessions: SessionMap,
+    sessions: Sessions,
     /// The last session of each client and channel.
     clients: HashMap<(Incarnation, u32), u64>,
     control: VecDeque<Control>,
@@ -139,7 +141,7 @@ impl Server {
             next_session: first_session(config.incarnation),
             config,
             shares_memory: false,
-            sessions: SessionMap::default(),
+            sessions: Sessions::default(),
             clients: HashMap::new(),
             control: VecDeque::new(),
             ready: VecDeque::new(),
@@ -208,7 +210,7 @@ impl Server {
             }
             Kind::Request | Kind::Probe | Kind::Ack | Kind::KeepAlive | Kind::Bye => {}
         }
-        let Some(session) = self.sessions.get(&header.session) else {
+        let Some(session) = self.sessions.get(header.session) else {
             return self.on_unknown_session(now, from, header);
         };
         if parsed.is_unsummed() && !session.unsummed {
@@ -231,7 +233,7 @@ impl Server {
         parsed: &Parsed<'_>,
         sink: &mut dyn FnMut(&mut Responder<'_>, ServerEvent<'_>),
     ) {
-        let session = self.sessions.get_mut(&parsed.header.session);
+        let session = self.sessions.get_mut(parsed.header.session);
         let (Some(keys), Some(trailer)) = (session.and_then(|session| session.keys.as_mut()), parsed.trailer) else {
             return;
         };
@@ -261,7 +263,7 @@ impl Server {
         payload: &[u8],
         sink: &mut dyn FnMut(&mut Responder<'_>, ServerEvent<'_>),
     ) {
-        let Some(session) = self.sessions.get_mut(&header.session) else { return };
+        let Some(session) = self.sessions.get_mut(header.session) else { return };
         session.heard = now;
         session.proven = true;
         session.address = Some(from);
@@ -287,7 +289,7 @@ impl Server {
 
     /// The client says which slots are idle: their responses have arrived.
     fn forget_responses(&mut self, header: &Header) {
-        let Some(session) = self.sessions.get_mut(&header.session) else { return };
+        let Some(session) = self.sessions.get_mut(header.session) else { return };
         let mut idle = header.idle & session.answered;
         let horizon = header.request.saturating_add(u64::from(header.ahead));
         while idle != 0 {
@@ -308,7 +310,7 @@ impl Server {
         payload: &[u8],
         sink: &mut dyn FnMut(&mut Responder<'_>, ServerEvent<'_>),
     ) {
-        let Some(session) = self.sessions.get_mut(&header.session) else { return };
+        let Some(session) = self.sessions.get_mut(header.session) else { return };
         let layout = Layout::new(header.message_bytes, session.fragment_bytes);
         let fragment = layout.and_then(|layout| layout.index(header.offset, payload.len()));
         let (Some(layout), Some(fragment)) = (layout, fragment) else {
@@ -367,7 +369,7 @@ impl Server {
         payload: &[u8],
         sink: &mut dyn FnMut(&mut Responder<'_>, ServerEvent<'_>),
     ) {
-        let Some(session) = self.sessions.get_mut(&header.session) else { return };
+        let Some(session) = self.sessions.get_mut(header.session) else { return };
         let since = session.heard;
         let slot = &mut session.slots[index];
         let Phase::Receiving { layout: expected, received, reported, buffer } = &mut slot.phase else { return };
@@ -409,7 +411,7 @@ impl Server {
 
     /// Lets the client's window go on while a long request without an answer yet is executed.
     fn tell_if_executing(&mut self, from: Address, header: &Header, index: usize) {
-        let session = self.sessions.get(&header.session);
+        let session = self.sessions.get(header.session);
         if session.is_some_and(|session| matches!(session.slots[index].phase, Phase::Executing { .. })) {
             self.push_status(from, header.session, index, 0);
         }
@@ -423,7 +425,7 @@ impl Server {
         message: &[u8],
         sink: &mut dyn FnMut(&mut Responder<'_>, ServerEvent<'_>),
     ) {
-        let Some(session) = self.sessions.get(&header.session) else { return };
+        let Some(session) = self.sessions.get(header.session) else { return };
         self.stats.requests += 1;
         let mut response = self.responses.take();
         let mut responder = Responder { response: &mut response, answered: false, refused: false };
@@ -438,7 +440,7 @@ impl Server {
     }
 
     fn on_repeated_request(&mut self, from: Address, header: &Header, index: usize) {
-        let Some(session) = self.sessions.get_mut(&header.session) else { return };
+        let Some(session) = self.sessions.get_mut(header.session) else { return };
         match session.slots[index].phase {
             Phase::Answered { sent, .. } if sent.is_empty() => self.push_status(from, header.session, index, 0),
             Phase::Answered { .. } => {
@@ -451,7 +453,7 @@ impl Server {
     }
 
     fn on_probe(&mut self, from: Address, header: &Header, payload: &[u8]) {
-        let Some(session) = self.sessions.get_mut(&header.session) else { return };
+        let Some(session) = self.sessions.get_mut(header.session) else { return };
         let Ok(bits) = payload.try_into() else {
             self.stats.drops.malformed += 1;
             return;
@@ -489,7 +491,7 @@ impl Server {
     }
 
     fn on_ack(&mut self, header: &Header, payload: &[u8]) {
-        let Some(session) = self.sessions.get_mut(&header.session) else { return };
+        let Some(session) = self.sessions.get_mut(header.session) else { return };
         if payload.is_empty() {
             return;
         }
@@ -509,7 +511,7 @@ impl Server {
 
     /// Puts a session with something to send into the queue.
     fn queue(&mut self, id: u64) {
-        let Some(session) = self.sessions.get_mut(&id) else { return };
+        let Some(session) = self.sessions.get_mut(id) else { return };
         if !session.queued && session.can_send() {
             session.queued = true;
             self.ready.push_back(id);
@@ -518,7 +520,7 @@ impl Server {
 
     /// Answers a request later than in `handle`. Ignored when its session has gone.
     pub fn respond(&mut self, token: RequestToken, response: &[u8]) {
-        let Some(session) = self.sessions.get_mut(&token.session.0) else { return };
+        let Some(session) = self.sessions.get_mut(token.session.0) else { return };
         let (index, slot) = session.slot_mut(token.request);
         if slot.id != token.request || !matches!(slot.phase, Phase::Executing { .. }) {
             return;
@@ -529,7 +531,7 @@ impl Server {
     }
 
     fn answer(&mut self, token: RequestToken, index: usize, mut response: Response) {
-        let Some(session) = self.sessions.get_mut(&token.session.0) else { return };
+        let Some(session) = self.sessions.get_mut(token.session.0) else { return };
         response.cut();
         let layout = Layout::new(response.len() as u32, session.fragment_bytes).expect("cut to the longest allowed");
         session.answered |= 1 << index;
@@ -550,7 +552,7 @@ impl Server {
 
     /// Tells the client how far a request is.
     fn push_status(&mut self, to: Address, session: u64, index: usize, flags: u16) {
-        let Some(slot) = self.sessions.get(&session).map(|session| &session.slots[index]) else { return };
+        let Some(slot) = self.sessions.get(session).map(|session| &session.slots[index]) else { return };
         let (received, flags) = match slot.phase {
             Phase::Receiving { received, .. } => (received, flags),
             Phase::Executing { layout, .. } => (layout.all(), flags | flag::EXECUTING),
@@ -572,7 +574,7 @@ impl Server {
         let (id, to, (index, fragment, wants_ack)) = self.next_fragment(now)?;
         self.last_sent = Some(Sent::Fragment { session: id, slot: index, fragment });
         self.stats.packets_sent += 1;
-        let slot = &self.sessions.get(&id)?.slots[index];
+        let slot = &self.sessions.get(id)?.slots[index];
         let Phase::Answered { layout, since, .. } = &slot.phase else { return None };
         let range = layout.range(fragment);
         let mut header = Header::new(Kind::Response, id, slot.id);
@@ -581,7 +583,7 @@ impl Server {
         header.offset = range.start as u32;
         header.flags = u16::from(slot.attempt) << flag::ATTEMPT_SHIFT;
         header.flags |= if wants_ack { flag::WANTS_ACK } else { 0 };
-        let session = self.sessions.get_mut(&id)?;
+        let session = self.sessions.get_mut(id)?;
         header.flags |= if session.unsummed { flag::UNSUMMED } else { 0 };
         let Phase::Answered { response, .. } = &session.slots[index].phase else { return None };
         let payload_bytes = range.len();
@@ -602,7 +604,7 @@ impl Server {
     /// A packet of each session in turn: one that asks for much does not hold up one that asks for little.
     fn next_fragment(&mut self, now: Instant) -> Option<(u64, Address, (usize, u32, bool))> {
         while let Some(id) = self.ready.pop_front() {
-            let Some(session) = self.sessions.get_mut(&id) else { continue };
+            let Some(session) = self.sessions.get_mut(id) else { continue };
             session.queued = false;
             let Some(to) = session.address else { continue };
             let Some(fragment) = session.next_fragment(now) else { continue };
@@ -629,7 +631,7 @@ impl Server {
                 payload[..payload_bytes].copy_from_slice(&HelloRetry { client: client.0, cookie }.encode());
             }
             Control::HelloAck { client, session, verdict, .. } => {
-                let session = self.sessions.get(&session);
+                let session = self.sessions.get(session);
                 let keys = session.and_then(|session| session.keys.as_ref());
                 let ack = HelloAck {
                     client: client.0,
@@ -649,7 +651,7 @@ impl Server {
         }
         let head_bytes = HEADER_BYTES + payload_bytes;
         let is_open = !matches!(header.kind, Kind::HelloAck | Kind::HelloRetry | Kind::Reset);
-        let session = self.sessions.get_mut(&header.session).filter(|_| is_open);
+        let session = self.sessions.get_mut(header.session).filter(|_| is_open);
         if let Some(keys) = session.and_then(|session| session.keys.as_mut()) {
             self.sealed[HEADER_BYTES..head_bytes].copy_from_slice(&self.head[HEADER_BYTES..head_bytes]);
             let length = header.encode_sealed(&mut self.sealed, payload_bytes, &mut keys.sealer);
@@ -668,7 +670,7 @@ impl Server {
         match sent {
             Sent::Control(control) => self.control.push_front(control),
             Sent::Fragment { session: id, slot, fragment } => {
-                let Some(session) = self.sessions.get_mut(&id) else { return };
+                let Some(session) = self.sessions.get_mut(id) else { return };
                 session.take_back(slot, fragment);
                 self.queue(id);
             }
@@ -683,13 +685,13 @@ impl Server {
         let timeout = self.config.session_timeout;
         let is_silent = |session: &Session| now >= session.heard + timeout;
         let silent: Vec<u64> =
-            self.sessions.iter().filter(|(_, session)| is_silent(session)).map(|(id, _)| *id).collect();
+            self.sessions.iter().filter(|session| is_silent(session)).map(|session| session.grant.session).collect();
         for id in silent {
             if let Some(client) = self.remove(id) {
                 sink(ServerEvent::Closed { session: SessionId(id), client });
             }
         }
-        self.earliest_expiry = self.sessions.values().map(|session| session.heard + timeout).min();
+        self.earliest_expiry = self.sessions.iter().map(|session| session.heard + timeout).min();
     }
 
     /// When `expire` has to be called. May be earlier than needed.
@@ -698,7 +700,7 @@ impl Server {
     }
 
     fn remove(&mut self, id: u64) -> Option<Incarnation> {
-        let session = self.sessions.remove(&id)?;
+        let session = self.sessions.remove(id)?;
         let key = (session.client, session.channel);
         if self.clients.get(&key) == Some(&id) {
             self.clients.remove(&key);
@@ -719,7 +721,7 @@ impl Server {
     /// Nothing more can be sent on this link; its sessions live on until they expire or their clients come by another.
     pub fn link_closed(&mut self, link: LinkId) {
         self.control.retain(|control| control.to().link != link);
-        for session in self.sessions.values_mut() {
+        for session in self.sessions.iter_mut() {
             if session.address.is_some_and(|address| address.link == link) {
                 session.disconnect();
             }
@@ -733,13 +735,13 @@ impl Server {
 
     /// Bytes of responses kept for clients that have not said that they have them.
     pub fn kept_response_bytes(&self) -> usize {
-        let slots = self.sessions.values().flat_map(|session| &session.slots);
+        let slots = self.sessions.iter().flat_map(|session| &session.slots);
         slots.map(|slot| if let Phase::Answered { response, .. } = &slot.phase { response.len() } else { 0 }).sum()
     }
 
     #[cfg(test)]
     pub(super) fn any_session(&self) -> Option<u64> {
-        self.sessions.keys().next().copied()
+        self.sessions.iter().next().map(|session| session.grant.session)
     }
 
     /// Whether packets wait to be sent.

@@ -2,7 +2,6 @@
 
 use std::{
     collections::VecDeque,
-    hash::{BuildHasherDefault, Hasher},
     time::{Duration, Instant},
 };
 
@@ -271,28 +270,6 @@ fn bits(mut set: u32) -> impl Iterator<Item = usize> {
         (index < u32::BITS).then_some(index as usize)
     })
 }
-
-/// Hashes session ids, which the server draws itself, by one multiplication (Knuth, The Art of Computer Programming,
-/// volume 3, section 6.4): nobody can choose them to collide.
-#[derive(Debug, Default)]
-pub(crate) struct SessionHasher(u64);
-
-impl Hasher for SessionHasher {
-    fn finish(&self) -> u64 {
-        self.0
-    }
-    fn write(&mut self, bytes: &[u8]) {
-        for &byte in bytes {
-            self.write_u64(u64::from(byte));
-        }
-    }
-    fn write_u64(&mut self, id: u64) {
-        self.0 = (self.0 ^ id).wrapping_mul(0x9E37_79B9_7F4A_7C15);
-    }
-}
-
-/// Sessions by id.
-pub(crate) type SessionMap = std::collections::HashMap<u64, Session, BuildHasherDefault<SessionHasher>>;
 
 /// Buffers of finished requests and responses, for the next ones.
 #[derive(Debug, Default)]

@@ -66,17 +66,17 @@ fn a_hello_that_somebody_repeats_does_not_move_a_sealed_session() {
     let end = HEADER_BYTES + usize::from(u16::from_le_bytes([hello[40], hello[41]]));
     let checksum = crate::wire::checksum::crc32c(&hello[4..end]);
     hello[..4].copy_from_slice(&checksum.to_le_bytes());
-    let sealed = server.sessions.values().next().unwrap();
+    let sealed = server.sessions.iter().next().unwrap();
     assert_eq!(sealed.address, Some(HOME));
     server.handle(now + PERIOD, ELSEWHERE, &hello, &mut |_, _| ());
     let (to, answer) = server.poll_transmit(now).unwrap();
     assert_eq!((to, answer[0][7]), (ELSEWHERE, Kind::HelloAck as u8), "it is answered as before");
-    let session = server.sessions.values().next().unwrap();
+    let session = server.sessions.iter().next().unwrap();
     assert_eq!((session.address, session.heard), (Some(HOME), now));
     // Who holds the keys is followed.
     client.keep_alive(now);
     talk(&mut client, &mut server, now, ELSEWHERE);
-    assert_eq!(server.sessions.values().next().unwrap().address, Some(ELSEWHERE));
+    assert_eq!(server.sessions.iter().next().unwrap().address, Some(ELSEWHERE));
 }
 
 #[test]
