@@ -20,6 +20,7 @@ use crate::{
 
 mod recovery;
 mod sealed;
+mod shared_memory;
 
 /// What the test's server does with a request.
 #[derive(Clone, Copy, PartialEq, Eq)]

@@ -195,3 +195,58 @@ fn a_server_that_starts_late_is_asked_for_the_longest_mtu() {
         assert_eq!(pair.client.mtu(), 9000, "after {unanswered} hellos of the second session");
     }
 }
+
+#[test]
+fn requests_that_wait_for_the_answers_to_others_are_not_sent_again() {
+    let mut pair = Pair::open(1500);
+    // Round trips are short while nobody else asks.
+    for seed in 0..20 {
+        pair.now += Duration::from_micros(20);
+        pair.assert_round_trip(&message(40, 40, seed));
+    }
+    for seed in 0..8 {
+        pair.request(&message(120_000, 40, seed));
+    }
+    // A packet each 15 µs: the last answer begins after some 8 ms.
+    while pair.complete.len() < 28 {
+        pair.poll_client();
+        pair.poll_server();
+        while let Some(packet) = pair.to_server.pop_front() {
+            pair.deliver_to_server(&packet);
+        }
+        if let Some(packet) = pair.to_client.pop_front() {
+            pair.deliver_to_client(&packet);
+        }
+        pair.now += Duration::from_micros(15);
+    }
+    let stats = pair.client.stats();
+    assert_eq!((stats.timeouts, stats.sent_again, stats.drops.duplicate), (0, 0, 0));
+}
+
+#[test]
+fn a_request_that_is_lost_while_others_are_answered_is_sent_again_when_its_turn_is_over() {
+    let mut pair = Pair::open(1500);
+    for seed in 0..8 {
+        pair.request(&message(120_000, 40, seed));
+    }
+    let (mut lost, started) = (0, pair.now);
+    while pair.complete.len() < 8 {
+        pair.poll_client();
+        pair.poll_server();
+        while let Some(packet) = pair.to_server.pop_front() {
+            let header = Header::decode(&packet).unwrap().header;
+            // The last of all, so that nothing later shows it.
+            if header.kind == Kind::Request && pair.executed.len() == 7 && lost == 0 {
+                lost = header.request;
+            } else {
+                pair.deliver_to_server(&packet);
+            }
+        }
+        if let Some(packet) = pair.to_client.pop_front() {
+            pair.deliver_to_client(&packet);
+        }
+        pair.now += Duration::from_micros(15);
+        assert!(pair.now - started < Duration::from_secs(2), "request {lost} is not sent again");
+    }
+    assert!(lost > 0);
+}
