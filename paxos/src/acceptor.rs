@@ -3,7 +3,7 @@
 use crate::{
     ballot::{Ballot, Slot},
     command::Entry,
-    effect::{Effect, Record},
+    effect::Record,
     flaws::Flaw,
     members::MemberId,
     message::{Accept, Accepted, Body, PreVote, Prepare, Promise, Refusal, Refuse},
@@ -13,7 +13,9 @@ use crate::{
 impl<E: Entry> Replica<E> {
     pub(crate) fn on_pre_vote(&mut self, from: MemberId, pre_vote: PreVote) {
         let PreVote { ballot, commit } = pre_vote;
-        let is_former = !self.configuration.members().contains(from) && self.commit >= commit;
+        // Whoever was removed may stop when all others know that it was: until then it may be needed to tell.
+        let is_known = self.settled >= self.configured_at;
+        let is_former = !self.configuration.members().contains(from) && self.commit >= commit && is_known;
         let refusal = match is_former {
             true => Some(Refusal::NotAMember),
             false => self.refusal(ballot, commit.next(), None),
@@ -121,7 +123,6 @@ impl<E: Entry> Replica<E> {
         }
         self.answer(from, &accept, last, grants_lease, votes);
         self.return_if_recovered();
-        self.leave_if_removed();
     }
 
     /// There is a leader: whatever this replica was, it follows.
@@ -198,14 +199,6 @@ impl<E: Entry> Replica<E> {
                 self.durable_through = self.through;
             }
             self.send_durably(to, body);
-        }
-    }
-
-    /// A follower that was removed stops.
-    pub(crate) fn leave_if_removed(&mut self) {
-        if self.is_removed {
-            self.step_down();
-            self.effects.push_back(Effect::Removed);
         }
     }
 }

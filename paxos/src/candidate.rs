@@ -5,6 +5,7 @@ use std::{collections::BTreeMap, time::Duration};
 use crate::{
     ballot::{Ballot, Slot},
     command::{Command, Entry},
+    effect::Effect,
     flaws::Flaw,
     members::{Configuration, MemberId, MemberSet},
     message::{Body, PreVote, Prepare, Promise, Refusal, Refuse},
@@ -79,11 +80,13 @@ impl<E> Candidacy<E> {
 impl<E: Entry> Replica<E> {
     /// The leader is missed.
     pub(crate) fn stand_or_wait(&mut self) {
+        let ballot = self.next_ballot();
         if !self.is_voter() {
+            // It has no vote to ask for, but is told if it is no member any more.
+            self.send_all(self.configuration.voters, Body::PreVote(PreVote { ballot, commit: self.commit }));
             let wait = self.settings.max_election_timeout;
             return self.follow_nobody(wait);
         }
-        let ballot = self.next_ballot();
         if let Some(Refusal::Leased) = self.refusal(ballot, self.commit.next(), None) {
             // Its own word binds it, too.
             let wait = self.grant.until().saturating_sub(self.now).max(self.settings.heartbeat);
@@ -238,28 +241,32 @@ impl<E: Entry> Replica<E> {
 
     pub(crate) fn on_refuse(&mut self, from: MemberId, refuse: Refuse) {
         let Refuse { ballot, promised, reason } = refuse;
-        self.seen_round = self.seen_round.max(promised.round);
         let is_own = match &self.role {
             Role::Candidate(candidacy) => candidacy.ballot == ballot,
             Role::Leader(leadership) => leadership.ballot == ballot,
-            Role::Blank(_) | Role::Follower(_) => false,
+            Role::Follower(_) => !self.is_voter() && ballot == self.next_ballot(),
+            Role::Blank(_) => false,
         };
-        if !is_own || !self.configuration.members().contains(from) {
+        if !is_own {
             return;
         }
         match (reason, &self.role) {
             (Refusal::NotAMember, _) => {
+                self.step_down();
                 self.is_removed = true;
-                self.leave_if_removed();
+                self.effects.push_back(Effect::Removed);
             }
             (Refusal::Outbid, Role::Candidate(_)) => {
                 let wait = self.settings.heartbeat;
                 self.follow_nobody(wait);
             }
             (Refusal::Outbid, Role::Leader(_)) => self.step_down(),
+            // Whoever says so may be needed for a quorum, and be unable to lead itself: a learner by what it knows.
+            (Refusal::Behind, Role::Candidate(_)) => self.need_state(from),
             // Others may still promise.
             _ => {}
         }
+        self.seen_round = self.seen_round.max(promised.round);
     }
 
     /// Leads if a quorum has promised: of the configuration that is in force, and of each that may be.

@@ -116,6 +116,7 @@ impl<E: Entry> Replica<E> {
             self.follow_nobody(wait);
         }
         (self.commit, self.delivered, self.configuration) = (through, through, configuration);
+        self.configured_at = through;
         self.log.truncate_through(through);
         self.extend_through();
         self.persist(Record::Installed { through, configuration });

@@ -128,6 +128,7 @@ pub struct Persisted<E> {
     pub applied: Slot,
     /// In force after that slot.
     pub configuration: Configuration,
-    /// For each slot after `applied`, what was accepted last. In the order of slots; slots may be missing.
+    /// For each slot after `applied`, what was accepted last. In the order of slots; slots may be missing. The log's limits
+    /// do not hold for these: pages have to be made durable before they are too many.
     pub accepted: Vec<(Slot, Ballot, Command<E>)>,
 }

@@ -184,17 +184,35 @@ impl<E: Entry> Replica<E> {
         self.propose_command(Command::Entry(entry))
     }
 
-    /// Proposes a change of members. Slots after it are proposed when it is decided.
+    /// Proposes a change of members. Slots after it are proposed when it is decided; another change, when a quorum has
+    /// applied it, or those who do not know of it might have to ask members that have left long since.
     ///
     /// # Errors
     /// When this replica does not lead, has too much in flight, or the change makes no sense.
     pub fn reconfigure(&mut self, change: Change) -> Result<Slot, ProposeError> {
         let after = self.configuration.after(change);
+        if self.is_leader() && change == Change::Remove(self.id) {
+            return Err(ChangeError::Leads(self.id).into());
+        }
         if let (Role::Leader(leadership), Change::Promote(member)) = (&self.role, change) {
             let learner = leadership.peers.iter().find(|peer| peer.member == member && peer.votes);
             let missing = self.commit.since(learner.map_or(Slot::ZERO, |learner| learner.applied));
             if after.is_ok() && (learner.is_none() || missing > self.settings.max_promotion_lag) {
                 return Err(ChangeError::Behind { member, missing }.into());
+            }
+        }
+        if let (Role::Leader(leadership), Ok(after)) = (&self.role, after) {
+            let lately = self.now.saturating_sub(self.settings.lease);
+            let alive = leadership.peers.iter().filter(|peer| peer.votes && peer.answered >= Some(lately));
+            let knows = leadership.peers.iter().filter(|peer| peer.applied >= self.configured_at);
+            let knows: MemberSet = knows.map(|peer| peer.member).chain([self.id]).collect();
+            if !self.configuration.is_quorum(knows) {
+                return Err(ProposeError::Busy);
+            }
+            let alive: MemberSet = alive.map(|peer| peer.member).chain([self.id]).collect();
+            if !after.is_quorum(alive) {
+                let (alive, voters) = (alive.intersection(after.voters).len(), after.voters.len());
+                return Err(ChangeError::TooFewAlive { alive, voters }.into());
             }
         }
         let slot = self.propose_command(Command::Reconfigure(after.unwrap_or(self.configuration)));
@@ -495,7 +513,6 @@ impl<E: Entry> Replica<E> {
         self.decide_accepted();
         self.feed(index);
         self.hand_over_if_ready();
-        self.trim_settled();
     }
 
     fn renew_lease(&mut self, from: MemberId, sent_at: Duration) {
@@ -544,20 +561,15 @@ impl<E: Entry> Replica<E> {
                 self.after_change();
             }
         }
-        if self.is_alone() {
-            self.trim_settled();
-        }
+        self.trim_settled();
     }
 
     /// A change of members is decided.
     fn after_change(&mut self) {
-        // Those who leave are told, too.
-        self.beat();
-        if self.is_removed {
-            return self.leave_if_removed();
-        }
         self.meet_members();
         if !self.is_voter() {
+            // A former leader wanted it so. The others are to know that it is decided.
+            self.beat();
             return self.step_down();
         }
         self.propose_waiting();

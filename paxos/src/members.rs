@@ -218,6 +218,9 @@ pub enum ChangeError {
     /// A group without voters could decide nothing.
     #[error("member {} is the last voter", .0.get())]
     LastVoter(MemberId),
+    /// A leader cannot remove itself.
+    #[error("member {} leads: hand over first", .0.get())]
+    Leads(MemberId),
     /// The learner has to have nearly all entries, or the group would wait for it.
     #[error("learner {} has not caught up: {missing} entries to go", .member.get())]
     Behind {
@@ -225,6 +228,14 @@ pub enum ChangeError {
         member: MemberId,
         /// Decided entries that it has not applied, as far as is known.
         missing: u64,
+    },
+    /// So few of the voters that there would be have answered lately that nothing more could be decided.
+    #[error("only {alive} of the {voters} voters that there would be have answered lately")]
+    TooFewAlive {
+        /// Those.
+        alive: usize,
+        /// Voters after the change.
+        voters: usize,
     },
 }
 

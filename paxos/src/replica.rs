@@ -76,8 +76,12 @@ pub struct Replica<E> {
     pub(crate) through: Slot,
     /// As far as that is durable.
     pub(crate) durable_through: Slot,
+    /// All members have applied all slots up to this one.
+    pub(crate) settled: Slot,
     /// In force after `commit`.
     pub(crate) configuration: Configuration,
+    /// The slot that has put it in force, or the state that came with it.
+    pub(crate) configured_at: Slot,
     pub(crate) role: Role<E>,
     /// Who leads in the promised ballot, if it has said so.
     pub(crate) leader: Option<MemberId>,
@@ -118,7 +122,9 @@ impl<E: Entry> Replica<E> {
             delivered: Slot::ZERO,
             through: Slot::ZERO,
             durable_through: Slot::ZERO,
+            settled: Slot::ZERO,
             configuration: Configuration::default(),
+            configured_at: Slot::ZERO,
             role: following,
             leader: None,
             grant: Grant::forgotten(now, &settings),
@@ -162,12 +168,11 @@ impl<E: Entry> Replica<E> {
         self.seen_round = persisted.promised.round;
         self.lives = persisted.lives;
         self.configuration = persisted.configuration;
-        (self.commit, self.delivered) = (persisted.applied, persisted.applied);
+        (self.commit, self.delivered, self.configured_at) = (persisted.applied, persisted.applied, persisted.applied);
         self.log = Log::new(self.commit.next());
         for (slot, ballot, command) in persisted.accepted {
-            if slot > self.commit && slot <= self.commit.plus(self.settings.max_log_entries) {
-                self.log.put(slot, ballot, command);
-            }
+            // None may be left out, however many there are: they were told to others.
+            self.log.put(slot, ballot, command);
         }
         self.through = self.commit;
         self.extend_through();
@@ -263,7 +268,6 @@ impl<E: Entry> Replica<E> {
         }
         let role = match &self.role {
             Role::Blank(recovery) => Some(recovery.retry_at),
-            Role::Follower(_) if !self.is_voter() => None,
             Role::Follower(following) => Some(following.deadline),
             Role::Candidate(candidacy) => Some(candidacy.next_timeout()),
             Role::Leader(leadership) => Some(leadership.next_timeout()),
@@ -417,11 +421,8 @@ impl<E: Entry> Replica<E> {
     pub(crate) fn decide(&mut self, command: Command<E>) {
         self.commit = self.commit.next();
         if let Command::Reconfigure(configuration) = &command {
-            let was_member = self.configuration.members().contains(self.id);
             self.configuration = *configuration;
-            // A blank replica may be reading of a former member in its place.
-            let is_blank = matches!(self.role, Role::Blank(_));
-            self.is_removed = was_member && !is_blank && !configuration.members().contains(self.id);
+            self.configured_at = self.commit;
         }
         self.effects.push_back(Effect::Apply { slot: self.commit, command });
     }
@@ -429,6 +430,7 @@ impl<E: Entry> Replica<E> {
     /// Forgets what nobody needs any more, and of what was applied whatever is more than the log may keep.
     pub(crate) fn trim(&mut self, settled: Slot) {
         let before = self.log.start();
+        self.settled = self.settled.max(settled);
         self.log.truncate_through(settled.min(self.commit));
         let Settings { max_log_entries, max_log_bytes, .. } = self.settings;
         let is_full = |log: &Log<E>| log.len() > max_log_entries || log.bytes() > max_log_bytes;

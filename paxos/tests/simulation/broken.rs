@@ -1,0 +1,75 @@
+//! Replicas that are wrong on purpose: the simulation has to notice each. The mistakes are in the replica itself, behind the
+//! feature `broken`.
+
+use paxos::Replica;
+
+use crate::machine::Write;
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Broken {
+    #[cfg(feature = "broken")]
+    By(paxos::Flaw),
+}
+
+impl Broken {
+    pub fn apply(broken: Option<Self>, _replica: &mut Replica<Write>) {
+        match broken {
+            #[cfg(feature = "broken")]
+            Some(Self::By(flaw)) => _replica.break_by(flaw),
+            _ => {}
+        }
+    }
+}
+
+/// Seeds within which a mistake has to be noticed.
+#[cfg(feature = "broken")]
+const SEEDS: u64 = 20_000;
+
+#[cfg(feature = "broken")]
+#[test]
+fn every_flaw_is_noticed() {
+    use paxos::Flaw;
+    let only = std::env::var("RUM_SIM_FLAW").ok();
+    let flaws: &[(Flaw, &[&str])] = &[
+        (Flaw::CountsDuplicates, &[""]),
+        (Flaw::ForgetsPromise, &[""]),
+        (Flaw::TakesAnyValue, &[""]),
+        (Flaw::KeepsOldBallots, &[""]),
+        (Flaw::TrustsOldBallots, &[""]),
+        (Flaw::VotesBlank, &[""]),
+        (Flaw::ReturnsEarly, &[""]),
+        (Flaw::CountsFormerLives, &[""]),
+        (Flaw::IgnoresLease, &["stale"]),
+        (Flaw::LeaseFromAnswer, &["stale"]),
+        (Flaw::IgnoresDrift, &["stale"]),
+        (Flaw::RestartsUnbound, &["stale"]),
+        (Flaw::KeepsLease, &["stale"]),
+        (Flaw::ReadsEarly, &["stale"]),
+        (Flaw::TruncatesEarly, &[""]),
+        (Flaw::AppliesOutOfOrder, &["out of order"]),
+        (Flaw::CountsLearners, &[""]),
+        (Flaw::IgnoresChanges, &[""]),
+        (Flaw::AcksBeforeDurable, &[""]),
+    ];
+    let mut unnoticed = Vec::new();
+    for (flaw, expected) in flaws {
+        if only.as_ref().is_some_and(|only| *only != format!("{flaw:?}")) {
+            continue;
+        }
+        let began = std::time::Instant::now();
+        let noticed = crate::first_failure(0, SEEDS, Some(Broken::By(*flaw)));
+        match noticed {
+            Some((seed, failure)) => {
+                let is_expected = expected.iter().any(|text| failure.message.contains(text));
+                let line = failure.message.lines().next().unwrap_or_default();
+                assert!(is_expected, "{flaw:?}, seed {seed}: noticed by another check: {}", failure.message);
+                println!("{flaw:?}: seed {seed}, {:.1?}: {line}", began.elapsed());
+            }
+            None => {
+                println!("{flaw:?}: not noticed, {:.1?}", began.elapsed());
+                unnoticed.push(flaw);
+            }
+        }
+    }
+    assert!(unnoticed.is_empty(), "not noticed in {SEEDS} seeds: {unnoticed:?}");
+}
