@@ -160,8 +160,8 @@ impl<E: Entry> Replica<E> {
                 is_new = true;
             }
         }
-        if is_new || !self.durability.covers(self.promise_ticket) {
-            self.promise_ticket =
+        if is_new || !self.durability.covers(self.basis_ticket) {
+            self.basis_ticket =
                 self.persist(Record::Accept { ballot: *ballot, first: *first, batch: batch.clone() });
         }
         last
@@ -187,7 +187,7 @@ impl<E: Entry> Replica<E> {
 
     fn answer(&mut self, to: MemberId, accept: &Accept<E>, last: Slot, grants_lease: bool, votes: bool) {
         let Accept { ballot, first, sent_at, .. } = *accept;
-        let is_sign_of_life = last < first && self.durability.covers(self.promise_ticket);
+        let is_sign_of_life = last < first && self.durability.covers(self.basis_ticket);
         let through = if is_sign_of_life { self.durable_through.max(self.commit) } else { self.through };
         let applied = self.commit;
         let body = Body::Accepted(Accepted { ballot, first, last, through, applied, sent_at, grants_lease, votes });

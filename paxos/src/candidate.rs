@@ -251,7 +251,8 @@ impl<E: Entry> Replica<E> {
             return;
         }
         match (reason, &self.role) {
-            (Refusal::NotAMember, _) => {
+            // If it does not know that it was one, neither may the other have heard that it was added.
+            (Refusal::NotAMember, _) if self.was_member => {
                 self.step_down();
                 self.is_removed = true;
                 self.effects.push_back(Effect::Removed);
@@ -271,7 +272,7 @@ impl<E: Entry> Replica<E> {
 
     /// Leads if a quorum has promised: of the configuration that is in force, and of each that may be.
     pub(crate) fn lead_if_elected(&mut self) {
-        let is_durable = self.durability.covers(self.promise_ticket);
+        let is_durable = self.durability.covers(self.basis_ticket);
         let ignores_changes = self.is_flawed(Flaw::IgnoresChanges);
         let Role::Candidate(candidacy) = &mut self.role else { return };
         let Stage::Prepare(preparation) = &mut candidacy.stage else { return };

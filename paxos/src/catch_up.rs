@@ -14,6 +14,9 @@ use crate::{
     replica::{Replica, Role},
 };
 
+/// A transfer that cannot be gone on with is begun anew.
+const MAX_FAILURES: u32 = 3;
+
 /// A transfer to this replica.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub(crate) struct Transfer {
@@ -22,6 +25,8 @@ pub(crate) struct Transfer {
     /// With the configuration in force after it, once there is an offer.
     through: Option<(Slot, Configuration)>,
     cursor: u64,
+    /// Times in a row that it was asked for in vain.
+    failures: u32,
     /// When it is begun again elsewhere.
     pub deadline: Duration,
 }
@@ -31,7 +36,8 @@ impl<E: Entry> Replica<E> {
     pub(crate) fn need_state(&mut self, provider: MemberId) {
         if self.transfer.is_none() {
             let deadline = self.now + self.settings.transfer_timeout;
-            self.transfer = Some(Transfer { provider, since: self.commit, through: None, cursor: 0, deadline });
+            let since = self.commit;
+            self.transfer = Some(Transfer { provider, since, through: None, cursor: 0, failures: 0, deadline });
             self.ask_for_state();
         }
     }
@@ -57,8 +63,10 @@ impl<E: Entry> Replica<E> {
         let following = others.iter().find(|other| *other > transfer.provider).or_else(|| others.iter().next());
         let next = leader.filter(|leader| *leader != transfer.provider).or(following);
         transfer.provider = next.unwrap_or(transfer.provider);
-        if transfer.through.is_none() {
-            transfer.since = self.commit;
+        transfer.failures += 1;
+        if transfer.through.is_none() || transfer.failures > MAX_FAILURES {
+            // Nobody who answers may have come so far. What was installed remains.
+            (transfer.since, transfer.through, transfer.cursor) = (self.commit, None, 0);
         }
         self.ask_for_state();
     }
@@ -82,6 +90,7 @@ impl<E: Entry> Replica<E> {
             return;
         }
         transfer.through.get_or_insert((through, configuration));
+        transfer.failures = 0;
         transfer.deadline = self.now + self.settings.transfer_timeout;
         self.effects.push_back(Effect::InstallState { from, since, through, cursor });
     }
@@ -94,6 +103,7 @@ impl<E: Entry> Replica<E> {
             && transfer.through.is_some_and(|(known, _)| known == through)
         {
             transfer.cursor = cursor;
+            transfer.failures = 0;
             transfer.deadline = self.now + self.settings.transfer_timeout;
         }
     }
@@ -115,8 +125,8 @@ impl<E: Entry> Replica<E> {
             let wait = self.settings.heartbeat;
             self.follow_nobody(wait);
         }
-        (self.commit, self.delivered, self.configuration) = (through, through, configuration);
-        self.configured_at = through;
+        (self.commit, self.delivered) = (through, through);
+        self.configure(configuration, through);
         self.log.truncate_through(through);
         self.extend_through();
         self.persist(Record::Installed { through, configuration });

@@ -92,6 +92,8 @@ pub enum Record<E> {
         /// The commands.
         batch: Batch<E>,
     },
+    /// All slots up to this one are decided, as they were accepted last. Comes after a change of members only.
+    Decided(Slot),
     /// A member came back in this life.
     Life {
         /// Which member; may be the replica itself.
@@ -128,6 +130,8 @@ pub struct Persisted<E> {
     pub applied: Slot,
     /// In force after that slot.
     pub configuration: Configuration,
+    /// The greatest of the slots that are recorded as decided; entries up to it are applied at once. May be earlier than `applied`.
+    pub decided: Slot,
     /// For each slot after `applied`, what was accepted last. In the order of slots; slots may be missing. The log's limits
     /// do not hold for these: pages have to be made durable before they are too many.
     pub accepted: Vec<(Slot, Ballot, Command<E>)>,

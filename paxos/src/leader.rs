@@ -206,7 +206,7 @@ impl<E: Entry> Replica<E> {
             let alive = leadership.peers.iter().filter(|peer| peer.votes && peer.answered >= Some(lately));
             let knows = leadership.peers.iter().filter(|peer| peer.applied >= self.configured_at);
             let knows: MemberSet = knows.map(|peer| peer.member).chain([self.id]).collect();
-            if !self.configuration.is_quorum(knows) {
+            if !self.configuration.is_quorum(knows) || !self.durability.covers(self.basis_ticket) {
                 return Err(ProposeError::Busy);
             }
             let alive: MemberSet = alive.map(|peer| peer.member).chain([self.id]).collect();
@@ -327,6 +327,7 @@ impl<E: Entry> Replica<E> {
         {
             self.append(command);
         }
+        self.trim_settled();
     }
 
     /// Sends what was proposed since the last time.

@@ -63,8 +63,8 @@ pub struct Replica<E> {
     pub(crate) lives: Lives,
     /// Ballots less than this are refused.
     pub(crate) promised: Ballot,
-    /// The record of that promise.
-    pub(crate) promise_ticket: Ticket,
+    /// The last record on which all answers rest: of a promise, or that a change of members is decided.
+    pub(crate) basis_ticket: Ticket,
     /// The greatest round that it has heard of.
     pub(crate) seen_round: u64,
     pub(crate) log: Log<E>,
@@ -89,6 +89,8 @@ pub struct Replica<E> {
     pub(crate) pace: Pace,
     pub(crate) durability: Durability<E>,
     pub(crate) transfer: Option<Transfer>,
+    /// It has seen itself in a configuration.
+    pub(crate) was_member: bool,
     pub(crate) is_removed: bool,
     pub(crate) effects: VecDeque<Effect<E>>,
     pub(crate) flaws: Flaws,
@@ -115,7 +117,7 @@ impl<E: Entry> Replica<E> {
             now,
             lives: Lives::default(),
             promised: Ballot::ZERO,
-            promise_ticket: Ticket(0),
+            basis_ticket: Ticket(0),
             seen_round: 0,
             log: Log::new(Slot(1)),
             commit: Slot::ZERO,
@@ -131,6 +133,7 @@ impl<E: Entry> Replica<E> {
             pace: Pace::new(&settings),
             durability: Durability::new(),
             transfer: None,
+            was_member: false,
             is_removed: false,
             effects: VecDeque::new(),
             flaws: Flaws::default(),
@@ -138,7 +141,7 @@ impl<E: Entry> Replica<E> {
         };
         match start {
             Start::New(configuration) => {
-                replica.configuration = configuration;
+                replica.configure(configuration, Slot::ZERO);
                 replica.begin_group();
             }
             Start::Blank(configuration) => {
@@ -160,20 +163,27 @@ impl<E: Entry> Replica<E> {
     /// From here on a restart from disk needs no recovery.
     pub(crate) fn write_returned(&mut self) {
         let (promised, lives, configuration) = (self.promised, self.lives, self.configuration);
-        self.promise_ticket = self.persist(Record::Returned { promised, lives, configuration });
+        self.basis_ticket = self.persist(Record::Returned { promised, lives, configuration });
     }
 
     fn load(&mut self, persisted: Persisted<E>) {
         self.promised = persisted.promised;
         self.seen_round = persisted.promised.round;
         self.lives = persisted.lives;
-        self.configuration = persisted.configuration;
-        (self.commit, self.delivered, self.configured_at) = (persisted.applied, persisted.applied, persisted.applied);
+        self.configure(persisted.configuration, persisted.applied);
+        (self.commit, self.delivered) = (persisted.applied, persisted.applied);
         self.log = Log::new(self.commit.next());
         for (slot, ballot, command) in persisted.accepted {
             // None may be left out, however many there are: they were told to others.
             self.log.put(slot, ballot, command);
         }
+        while self.commit < persisted.decided
+            && let Some(item) = self.log.get(self.commit.next())
+        {
+            let command = item.command.clone();
+            self.decide(command);
+        }
+        self.trim(Slot::ZERO);
         self.through = self.commit;
         self.extend_through();
         self.durable_through = self.through;
@@ -384,7 +394,7 @@ impl<E: Entry> Replica<E> {
     /// Adopts a ballot and persists that.
     pub(crate) fn promise(&mut self, ballot: Ballot) {
         self.adopt(ballot);
-        self.promise_ticket = self.persist(Record::Promise(ballot));
+        self.basis_ticket = self.persist(Record::Promise(ballot));
     }
 
     /// A leader or candidate becomes a follower that waits for somebody else.
@@ -421,10 +431,18 @@ impl<E: Entry> Replica<E> {
     pub(crate) fn decide(&mut self, command: Command<E>) {
         self.commit = self.commit.next();
         if let Command::Reconfigure(configuration) = &command {
-            self.configuration = *configuration;
-            self.configured_at = self.commit;
+            self.configure(*configuration, self.commit);
+            // Whoever leads next must be able to rely on a quorum that knows this, though members that left are gone.
+            self.basis_ticket = self.persist(Record::Decided(self.commit));
         }
         self.effects.push_back(Effect::Apply { slot: self.commit, command });
+    }
+
+    /// A configuration is in force for all slots after this one.
+    pub(crate) fn configure(&mut self, configuration: Configuration, at: Slot) {
+        self.configuration = configuration;
+        self.configured_at = at;
+        self.was_member |= configuration.members().contains(self.id);
     }
 
     /// Forgets what nobody needs any more, and of what was applied whatever is more than the log may keep.

@@ -65,7 +65,8 @@ impl Disk {
 
     /// What a process that starts from this disk has; nothing if it never had its memory whole.
     pub fn load(&self) -> Option<(Start<Write>, Pages)> {
-        let (mut promised, mut lives, mut accepted) = (Ballot::ZERO, Lives::default(), BTreeMap::new());
+        let (mut promised, mut accepted) = (Ballot::ZERO, BTreeMap::new());
+        let mut decided = Slot::ZERO;
         let mut known = [paxos::Life(0); paxos::MAX_MEMBERS];
         let mut has_returned = false;
         for record in &self.durable {
@@ -87,15 +88,16 @@ impl Disk {
                         *known = (*known).max(*life);
                     }
                 }
+                Record::Decided(slot) => decided = decided.max(*slot),
                 Record::Installed { .. } => {}
             }
         }
-        lives = if has_returned { Lives::from_array(known) } else { lives };
+        let lives = Lives::from_array(known);
         let applied = self.pages.applied;
         let after = accepted.into_iter().filter(|(slot, _): &(Slot, _)| *slot > applied);
         let accepted = after.map(|(slot, (ballot, command))| (slot, ballot, command)).collect();
         let configuration = self.pages.configuration;
-        let persisted = Persisted { promised, lives, applied, configuration, accepted };
+        let persisted = Persisted { promised, lives, applied, configuration, decided, accepted };
         has_returned.then(|| (Start::Disk(persisted), self.pages.clone()))
     }
 }
