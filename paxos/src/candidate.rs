@@ -273,12 +273,11 @@ impl<E: Entry> Replica<E> {
     /// Leads if a quorum has promised: of the configuration that is in force, and of each that may be.
     pub(crate) fn lead_if_elected(&mut self) {
         let is_durable = self.durability.covers(self.basis_ticket);
-        let ignores_changes = self.is_flawed(Flaw::IgnoresChanges);
         let Role::Candidate(candidacy) = &mut self.role else { return };
         let Stage::Prepare(preparation) = &mut candidacy.stage else { return };
         let promised = preparation.promised;
-        let in_force = self.configuration.is_quorum(promised);
-        let elected = in_force && (ignores_changes || preparation.configurations().all(|may| may.is_quorum(promised)));
+        let elected =
+            self.configuration.is_quorum(promised) && preparation.configurations().all(|may| may.is_quorum(promised));
         if elected && is_durable {
             let found = std::mem::take(&mut preparation.found);
             let ballot = candidacy.ballot;

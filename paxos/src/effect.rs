@@ -120,7 +120,7 @@ pub enum Record<E> {
 }
 
 /// What a replica with disk restarts from: the sum of its records, and the pages.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct Persisted<E> {
     /// The greatest ballot of all records.
     pub promised: Ballot,

@@ -39,8 +39,6 @@ pub enum Flaw {
     AppliesOutOfOrder,
     /// Learners count.
     CountsLearners,
-    /// A candidate counts by the configuration that it knows, whatever changes of it are reported.
-    IgnoresChanges,
     /// What is accepted is said before it is durable.
     AcksBeforeDurable,
 }

@@ -1,6 +1,9 @@
 //! What must hold, seen by somebody who knows everything.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use paxos::{Ballot, Command, Configuration, MemberId, Slot};
 
@@ -20,6 +23,9 @@ pub struct Checker {
     configurations: BTreeMap<Slot, Configuration>,
     pub writes: u64,
     pub reads: u64,
+    /// The last time at which a write was answered, and the longest between two.
+    pub last_write_at: Duration,
+    pub longest_stall: Duration,
 }
 
 impl Checker {
@@ -32,6 +38,8 @@ impl Checker {
             configurations: BTreeMap::from([(Slot::ZERO, configuration)]),
             writes: 0,
             reads: 0,
+            last_write_at: Duration::ZERO,
+            longest_stall: Duration::ZERO,
         }
     }
 
@@ -90,8 +98,10 @@ impl Checker {
     }
 
     /// A write is answered.
-    pub fn on_write(&mut self, slot: Slot, write: Write, floor_at_request: Slot) {
+    pub fn on_write(&mut self, now: Duration, slot: Slot, write: Write, floor_at_request: Slot) {
         self.writes += 1;
+        self.longest_stall = self.longest_stall.max(now - self.last_write_at);
+        self.last_write_at = now;
         assert!(slot > floor_at_request, "a write comes before what was answered before it was asked for");
         self.floors[write.page] = self.floors[write.page].max(slot);
     }

@@ -12,6 +12,7 @@
 mod broken;
 mod checker;
 mod disk;
+mod failover;
 mod host;
 mod machine;
 mod network;
@@ -31,7 +32,7 @@ use std::{
 use broken::Broken;
 use world::World;
 
-const DEFAULT_SEEDS: u64 = 2_000;
+const DEFAULT_SEEDS: u64 = 5_000;
 
 /// What a run came to.
 #[derive(Clone, Copy, Default, Debug)]

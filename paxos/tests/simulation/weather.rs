@@ -63,6 +63,8 @@ pub struct Weather {
     pub loses_memory: f64,
     /// By how much clocks are fast or slow, in parts of a thousand.
     pub drift_permille: u32,
+    /// Of a client that gets no answer.
+    pub patience: Duration,
     /// Between a client's requests.
     pub pause_of_clients: Duration,
 }
@@ -81,14 +83,40 @@ impl Weather {
             partition: often(rng, 0.7, &[50, 200, 600]),
             hand_over: often(rng, 0.4, &[50, 300, 1000]),
             change: often(rng, 0.4, &[30, 200, 600]),
-            down: rng.pick(&[20 * MS, 200 * MS, 800 * MS]),
+            down: rng.pick(&[4 * MS, 20 * MS, 200 * MS, 800 * MS]),
             paused: rng.pick(&[30 * MS, 250 * MS, 600 * MS]),
             fsync: rng.pick(&[50 * US, MS, 5 * MS]),
             slow_fsync: rng.pick(&[20 * MS, 300 * MS]),
             slow: rng.pick(&[0.0, 0.02]),
             loses_memory: rng.pick(&[0.0, 0.3, 1.0]),
             drift_permille: rng.pick(&[0, MAX_CLOCK_DRIFT_PERMILLE, MAX_CLOCK_DRIFT_PERMILLE]),
+            patience: 300 * MS,
             pause_of_clients: rng.pick(&[300 * US, 2 * MS, 10 * MS]),
+        }
+    }
+
+    /// A quiet network of fast machines.
+    pub fn calm() -> Self {
+        Self {
+            latency: 100 * US,
+            loss: 0.0,
+            duplicate: 0.0,
+            late: 0.0,
+            lateness: MS,
+            crash: None,
+            pause: None,
+            partition: None,
+            hand_over: None,
+            change: None,
+            down: 1000 * MS,
+            paused: MS,
+            fsync: MS,
+            slow_fsync: MS,
+            slow: 0.0,
+            loses_memory: 1.0,
+            drift_permille: MAX_CLOCK_DRIFT_PERMILLE,
+            patience: 10 * MS,
+            pause_of_clients: 300 * US,
         }
     }
 

@@ -17,8 +17,6 @@ const MS: Duration = Duration::from_millis(1);
 const SICK_FOR: Duration = Duration::from_millis(2500);
 /// After everything has become well, it has to work within this time.
 const HEALED_WITHIN: Duration = Duration::from_secs(12);
-/// Of a client that gets no answer.
-const PATIENCE: Duration = Duration::from_millis(300);
 /// So many requests of each client have to be answered once everything is well.
 const LAST_REQUESTS: u64 = 10;
 
@@ -83,6 +81,11 @@ impl World {
         let weather = Weather::draw(&mut rng);
         let settings = draw_settings(&mut rng);
         let voters = rng.pick(&[3, 3, 3, 5, 1]);
+        Self::of(rng, weather, settings, voters, broken)
+    }
+
+    /// A group of so many voters.
+    pub fn of(mut rng: Rng, weather: Weather, settings: Settings, voters: usize, broken: Option<Broken>) -> Self {
         let places = voters + if weather.change.is_some() { 2 } else { 0 };
         let configuration = Configuration::of((0..voters).map(member).collect());
         let disks = rng.pick(&[0.0, 0.5, 1.0]);
@@ -307,7 +310,7 @@ impl World {
                     let answered = process.waiting.iter().position(|waiting| waiting.slot == slot);
                     if let Some(waiting) = answered.map(|index| process.waiting.swap_remove(index)) {
                         assert_eq!(command, Command::Entry(waiting.write), "another entry in the slot that was told");
-                        checker.on_write(slot, waiting.write, waiting.floor);
+                        checker.on_write(now, slot, waiting.write, waiting.floor);
                         if clients[waiting.client].request == waiting.request {
                             let at = now + rng.around(net.weather.pause_of_clients);
                             clients[waiting.client].answer(*is_well, at, net, waiting.client);
@@ -423,7 +426,7 @@ impl World {
 
     fn ask(&mut self, client: usize) {
         let Client { request, leader: host, .. } = self.clients[client];
-        self.net.schedule(self.now + PATIENCE, Event::Timeout { client, request });
+        self.net.schedule(self.now + self.net.weather.patience, Event::Timeout { client, request });
         let at = self.now + self.rng.around(self.net.weather.latency);
         self.net.schedule(at, Event::Request { client, request, host });
     }
@@ -548,6 +551,25 @@ impl World {
         if let Some(process) = &mut self.hosts[place].process {
             process.paused_until = until;
         }
+    }
+
+    /// Until this time.
+    pub fn pass(&mut self, end: Duration) {
+        self.run_until(end, |_| false);
+    }
+
+    /// Ends the leader, or a follower, for good.
+    pub fn kill(&mut self, leader: bool) {
+        let leads = |host: &Host| host.process.as_ref().is_some_and(|process| process.replica.is_leader());
+        let place = self.hosts.iter().position(|host| leads(host) == leader).expect("there are both");
+        let configuration = self.checker.configurations()[0];
+        self.stop(place, true, configuration);
+        self.hosts[place].restart_at = Some(Duration::MAX);
+    }
+
+    /// Whoever leads gives that up.
+    pub fn give_up(&mut self) {
+        self.hand_over();
     }
 
     fn leader_place(&self) -> Option<usize> {
