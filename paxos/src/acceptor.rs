@@ -161,8 +161,7 @@ impl<E: Entry> Replica<E> {
             }
         }
         if is_new || !self.durability.covers(self.basis_ticket) {
-            self.basis_ticket =
-                self.persist(Record::Accept { ballot: *ballot, first: *first, batch: batch.clone() });
+            self.basis_ticket = self.persist(Record::Accept { ballot: *ballot, first: *first, batch: batch.clone() });
         }
         last
     }

@@ -13,9 +13,16 @@ use crate::{
 /// Held back until a ticket is durable.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub(crate) enum Held<E> {
-    Send { to: MemberId, body: Body<E> },
+    Send {
+        to: MemberId,
+        body: Body<E>,
+    },
     /// A leader's own acceptance.
-    Own { ballot: Ballot, first: Slot, last: Slot },
+    Own {
+        ballot: Ballot,
+        first: Slot,
+        last: Slot,
+    },
 }
 
 /// So many messages are held at most; more are dropped, as if the network had lost them. A leader's own acceptances

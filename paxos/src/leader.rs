@@ -471,9 +471,9 @@ impl<E: Entry> Replica<E> {
             let Some(item) = self.log.get_mut(Slot(slot)) else { break };
             if !item.acks.insert(member) && counts_duplicates {
                 // Counts it as whoever has not answered yet.
-                let absent = (0..16).filter_map(MemberId::new).find(|other| {
-                    !item.acks.contains(*other) && self.configuration.voters.contains(*other)
-                });
+                let absent = (0..16)
+                    .filter_map(MemberId::new)
+                    .find(|other| !item.acks.contains(*other) && self.configuration.voters.contains(*other));
                 absent.map(|other| item.acks.insert(other));
             }
         }
@@ -587,7 +587,8 @@ impl<E: Entry> Replica<E> {
         let until = self.now + self.settings.lease;
         let Role::Leader(leadership) = &mut self.role else { return };
         let heirs = leadership.peers.iter().filter(|peer| voters.contains(peer.member) && peer.votes);
-        let heir = heirs.filter(|peer| to.is_none_or(|to| peer.member == to)).max_by_key(|peer| (peer.granted, peer.through));
+        let heir =
+            heirs.filter(|peer| to.is_none_or(|to| peer.member == to)).max_by_key(|peer| (peer.granted, peer.through));
         leadership.heir = heir.map(|peer| (peer.member, until));
         self.hand_over_if_ready();
     }

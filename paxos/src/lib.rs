@@ -46,8 +46,8 @@ pub use flaws::Flaw;
 pub use leader::{ProposeError, ReadError};
 pub use members::{Change, ChangeError, Configuration, Lives, MAX_MEMBERS, MemberId, MemberSet};
 pub use message::{
-    Accept, Accepted, Body, Memory, Message, PreVote, Prepare, Promise, Recover, Recovered, Refusal, Refuse, StateOffer,
-    StateRequest,
+    Accept, Accepted, Body, Memory, Message, PreVote, Prepare, Promise, Recover, Recovered, Refusal, Refuse,
+    StateOffer, StateRequest,
 };
 pub use replica::{Replica, Start};
 pub use settings::{MAX_CLOCK_DRIFT_PERMILLE, Settings, SettingsError};

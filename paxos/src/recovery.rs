@@ -196,8 +196,11 @@ impl<E: Entry> Replica<E> {
         let returns_early = self.is_flawed(Flaw::ReturnsEarly);
         let Role::Blank(recovery) = &mut self.role else { return };
         let greatest = recovery.whole().map(|(_, answer)| answer.promised).max().unwrap_or_default();
-        let leader = recovery.whole().find(|(member, answer)| *member == greatest.member && answer.promised == greatest);
-        let Some((leader, Some(through))) = leader.map(|(member, answer)| (*member, answer.leads_through)) else { return };
+        let leader =
+            recovery.whole().find(|(member, answer)| *member == greatest.member && answer.promised == greatest);
+        let Some((leader, Some(through))) = leader.map(|(member, answer)| (*member, answer.leads_through)) else {
+            return;
+        };
         let commit = recovery.whole().map(|(_, answer)| answer.commit).max().unwrap_or_default();
         recovery.copying = Some(match returns_early {
             true => Copying { ballot: greatest, through: Slot::ZERO, commit: Slot::ZERO },

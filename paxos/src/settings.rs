@@ -87,7 +87,9 @@ pub enum SettingsError {
         lease: Duration,
     },
     /// What is in flight has to fit into the log, and a message into what is in flight.
-    #[error("entries of a message ({batch}), in flight ({in_flight}) and in the log ({log}) have to grow in this order, from 1")]
+    #[error(
+        "entries of a message ({batch}), in flight ({in_flight}) and in the log ({log}) have to grow in this order, from 1"
+    )]
     Limits {
         /// As set.
         batch: u64,

@@ -8,8 +8,8 @@ use std::{
 };
 
 use paxos::{
-    Ballot, Body, Command, Configuration, Effect, Entry, Lives, MemberId, Message, Persisted, Record, Replica, Settings, Slot,
-    Start,
+    Ballot, Body, Command, Configuration, Effect, Entry, Lives, MemberId, Message, Persisted, Record, Replica,
+    Settings, Slot, Start,
 };
 
 pub const REPLICAS: usize = 3;

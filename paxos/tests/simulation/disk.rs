@@ -32,9 +32,8 @@ impl Disk {
     }
 
     pub fn sync(&mut self, through: Ticket) {
-        while let Some((_, record)) = self.unsynced.pop_front_if(|(ticket, _)| *ticket <= through) {
-            self.durable.push(record);
-        }
+        let synced = self.unsynced.iter().take_while(|(ticket, _)| *ticket <= through).count();
+        self.durable.extend(self.unsynced.drain(..synced).map(|(_, record)| record));
     }
 
     /// Of what was not synced, a torn part remains.

@@ -11,18 +11,40 @@ use crate::{
 
 #[derive(Debug)]
 pub enum Event {
-    Message { to: MemberId, message: Message<Write> },
-    Chunk { to: MemberId, chunk: Chunk },
+    Message {
+        to: MemberId,
+        message: Message<Write>,
+    },
+    Chunk {
+        to: MemberId,
+        chunk: Chunk,
+    },
     /// The disk of this process has written everything up to the ticket.
-    Synced { host: MemberId, process: u64, ticket: Ticket },
+    Synced {
+        host: MemberId,
+        process: u64,
+        ticket: Ticket,
+    },
     /// The next part of a transfer is due.
-    Provide { host: MemberId, process: u64 },
+    Provide {
+        host: MemberId,
+        process: u64,
+    },
     /// A client makes its next request.
-    Client { client: usize },
+    Client {
+        client: usize,
+    },
     /// A client's request has taken too long.
-    Timeout { client: usize, request: u64 },
+    Timeout {
+        client: usize,
+        request: u64,
+    },
     /// A client's request arrives.
-    Request { client: usize, request: u64, host: MemberId },
+    Request {
+        client: usize,
+        request: u64,
+        host: MemberId,
+    },
     /// All leaders that may are read.
     Probe,
 }
@@ -114,7 +136,13 @@ impl Network {
             let is_on_side = side.contains(member);
             self.cut.unreached[member.get() as usize] = match kind {
                 // In two.
-                0 | 1 => if is_on_side { others } else { side },
+                0 | 1 => {
+                    if is_on_side {
+                        others
+                    } else {
+                        side
+                    }
+                }
                 // One way.
                 2 if is_on_side => others,
                 // One alone.

@@ -91,8 +91,9 @@ impl World {
         let disks = rng.pick(&[0.0, 0.5, 1.0]);
         let has_disk: Vec<bool> = (0..places).map(|_| rng.chance(disks)).collect();
         let hosts = has_disk.iter().enumerate();
-        let hosts: Vec<Host> =
-            hosts.map(|(place, &has_disk)| Host::new(member(place), Settings { has_disk, ..settings }, configuration)).collect();
+        let hosts: Vec<Host> = hosts
+            .map(|(place, &has_disk)| Host::new(member(place), Settings { has_disk, ..settings }, configuration))
+            .collect();
         let mut world = Self {
             rng,
             net: Network::new(weather),
@@ -521,8 +522,7 @@ impl World {
             return;
         }
         let host = &self.hosts[place];
-        let loses_memory =
-            host.disk.is_none() || !host.is_durable() || self.rng.chance(self.net.weather.loses_memory);
+        let loses_memory = host.disk.is_none() || !host.is_durable() || self.rng.chance(self.net.weather.loses_memory);
         if loses_memory && !self.may_forget(place) {
             return;
         }
