@@ -68,6 +68,7 @@ mod tests {
         let mut held = HeldLease::new(LeaseSettings::default(), Duration::ZERO);
         held.asked(8 * S);
         assert!(held.is_good(9 * S) && !held.is_good(10 * S));
+        held.asked(9 * S);
         held.renewed(8 * S);
         held.renewed(5 * S);
         assert!(held.is_good(17 * S) && !held.is_good(18 * S));

@@ -12,10 +12,11 @@ use crate::{
 
 impl<E: Entry> Replica<E> {
     pub(crate) fn on_pre_vote(&mut self, from: MemberId, pre_vote: PreVote) {
-        let PreVote { ballot, commit } = pre_vote;
-        // Whoever was removed may stop when all others know that it was: until then it may be needed to tell.
-        let is_known = self.settled >= self.configured_at;
-        let is_former = !self.configuration.members().contains(from) && self.commit >= commit && is_known;
+        let PreVote { ballot, commit, last } = pre_vote;
+        // Whoever was removed may stop when all others know that it was: until then it may be needed to tell. It may also have
+        // been added again by an entry that has not come here.
+        let is_known = self.settled >= self.configured_at && self.commit >= commit.max(last);
+        let is_former = !self.configuration.members().contains(from) && is_known;
         let refusal = match is_former {
             true => Some(Refusal::NotAMember),
             false => self.refusal(ballot, commit.next(), None),

@@ -83,7 +83,7 @@ impl<E: Entry> Replica<E> {
         let ballot = self.next_ballot();
         if !self.is_voter() {
             // It has no vote to ask for, but is told if it is no member any more.
-            self.send_all(self.configuration.voters, Body::PreVote(PreVote { ballot, commit: self.commit }));
+            self.send_all(self.configuration.voters, self.pre_vote(ballot));
             let wait = self.settings.max_election_timeout;
             return self.follow_nobody(wait);
         }
@@ -95,6 +95,10 @@ impl<E: Entry> Replica<E> {
         self.begin_candidacy(ballot, Stage::PreVote { granted: MemberSet::only(self.id) });
         self.ask();
         self.stand_if_welcome();
+    }
+
+    fn pre_vote(&self, ballot: Ballot) -> Body<E> {
+        Body::PreVote(PreVote { ballot, commit: self.commit, last: self.log.end() })
     }
 
     fn next_ballot(&self) -> Ballot {
@@ -133,7 +137,8 @@ impl<E: Entry> Replica<E> {
         match &mut candidacy.stage {
             Stage::PreVote { granted } => {
                 let others = self.configuration.voters.iter().filter(|voter| !granted.contains(*voter)).collect();
-                self.send_all(others, Body::PreVote(PreVote { ballot, commit: self.commit }));
+                let pre_vote = self.pre_vote(ballot);
+                self.send_all(others, pre_vote);
             }
             Stage::Prepare(preparation) => {
                 let configured = self.configuration.voters;

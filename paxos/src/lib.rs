@@ -13,6 +13,36 @@
 //!   back until then; nothing else is.
 //! - Messages may be lost, doubled, late and out of order. Who sent them has to be known for sure.
 //!
+//! ```
+//! # use std::time::Duration;
+//! # use paxos::{Command, Configuration, Effect, Entry, MemberId, MemberSet, Replica, Settings, Slot, Start};
+//! #[derive(Clone)]
+//! struct Write(std::sync::Arc<[u8]>);
+//! impl Entry for Write {
+//!     fn size_bytes(&self) -> usize {
+//!         self.0.len()
+//!     }
+//! }
+//!
+//! // A group of one, to keep it short: others would get messages by `Effect::Send`, and theirs go to `handle`.
+//! let group = Configuration::of(MemberSet::only(MemberId::FIRST));
+//! let mut replica = Replica::new(MemberId::FIRST, Settings::default(), Start::Blank(group), Duration::ZERO, 42)?;
+//! let now = replica.next_timeout().expect("it waits for a leader");
+//! replica.tick(now);
+//! while replica.next_effect().is_some() {}
+//!
+//! let slot = replica.propose(Write([7; 4096].into()))?;
+//! let mut written = Slot::ZERO;
+//! while let Some(effect) = replica.next_effect() {
+//!     if let Effect::Apply { slot, command: Command::Entry(_write) } = effect {
+//!         written = slot; // Store the pages with their slot, and answer the client.
+//!     }
+//! }
+//! assert_eq!(written, slot);
+//! replica.check_read(now)?; // From here on pages may be read.
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
 //! The parts: `acceptor` promises, accepts and follows; `candidate` gets elected; `leader` proposes and counts; `recovery` brings back
 //! a replica that lost its memory; `catch_up` moves pages to one that lags; `log`, `lease`, `pace` and `durability` are what they use.
 //! docs/REPLICATION.md says what holds, and why.

@@ -77,14 +77,21 @@ impl<E: Entry> Log<E> {
 
     /// The commands of slots in a row from `first` on, up to `last` or the limits.
     pub fn batch(&self, first: Slot, last: Slot, max_entries: u64, max_bytes: usize) -> Batch<E> {
+        let Some(begin) = self.index(first) else { return Batch::Empty };
+        let count = last.next().since(first).min(max_entries) as usize;
         let mut bytes = 0;
-        let slots = (first.0..=last.0).take(max_entries as usize).map(Slot);
-        let commands = slots.map_while(|slot| self.get(slot)).map(|item| &item.command);
-        let fitting = commands.enumerate().take_while(|(index, command)| {
-            bytes += command.size_bytes();
+        let items = self.items.iter().skip(begin).take(count).map_while(Option::as_ref);
+        let fitting = items.enumerate().take_while(|(index, item)| {
+            bytes += item.command.size_bytes();
             *index == 0 || bytes <= max_bytes
         });
-        fitting.map(|(_, command)| command.clone()).collect()
+        let command = |index: usize| self.items[index].as_ref().map_or(Command::Noop, |item| item.command.clone());
+        match fitting.count() {
+            0 => Batch::Empty,
+            1 => Batch::One(command(begin)),
+            // Of a length that is known, so that all of it is allocated at once.
+            count => Batch::Many((begin..begin + count).map(command).collect()),
+        }
     }
 
     /// Forgets slots up to `through`.

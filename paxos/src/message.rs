@@ -62,6 +62,8 @@ pub struct PreVote {
     pub ballot: Ballot,
     /// The last slot that the sender has applied, and all before it.
     pub commit: Slot,
+    /// The last slot in which the sender has accepted something.
+    pub last: Slot,
 }
 
 /// Lamport, "Paxos Made Simple", phase 1a.

@@ -50,6 +50,12 @@ impl Recovery {
         self.answers.iter().filter(|(_, answer)| matches!(answer.memory, Memory::Whole | Memory::Untouched))
     }
 
+    /// Answers of those of them that have a vote. What former voters have promised since is of no interest.
+    fn voters(&self, start: Configuration) -> impl Iterator<Item = &(MemberId, Recovered)> {
+        let configuration = self.configuration(start);
+        self.whole().filter(move |(member, _)| configuration.voters.contains(*member))
+    }
+
     /// The latest configuration that those know.
     fn configuration(&self, start: Configuration) -> Configuration {
         let latest = self.whole().max_by_key(|(_, answer)| answer.commit);
@@ -58,9 +64,7 @@ impl Recovery {
 
     /// Whether enough have answered.
     fn has_quorum(&self, id: MemberId, start: Configuration) -> bool {
-        let configuration = self.configuration(start);
-        let voters = self.whole().filter(|(member, _)| configuration.voters.contains(*member));
-        voters.count() >= configuration.recovery_quorum(id)
+        self.voters(start).count() >= self.configuration(start).recovery_quorum(id)
     }
 
     /// Whether nobody has ever promised anything, so that there was nothing to forget.
@@ -194,10 +198,11 @@ impl<E: Entry> Replica<E> {
     /// Copies from the leader of the greatest ballot, if that has answered.
     fn copy_from_leader(&mut self, life: Life) {
         let returns_early = self.is_flawed(Flaw::ReturnsEarly);
+        let start = self.configuration;
         let Role::Blank(recovery) = &mut self.role else { return };
-        let greatest = recovery.whole().map(|(_, answer)| answer.promised).max().unwrap_or_default();
+        let greatest = recovery.voters(start).map(|(_, answer)| answer.promised).max().unwrap_or_default();
         let leader =
-            recovery.whole().find(|(member, answer)| *member == greatest.member && answer.promised == greatest);
+            recovery.voters(start).find(|(member, answer)| *member == greatest.member && answer.promised == greatest);
         let Some((leader, Some(through))) = leader.map(|(member, answer)| (*member, answer.leads_through)) else {
             return;
         };
@@ -225,6 +230,7 @@ impl<E: Entry> Replica<E> {
             let wait = self.settings.max_election_timeout;
             self.follow_nobody(wait);
             self.leader = leader;
+            self.was_member = self.configuration.members().contains(self.id);
             self.write_returned();
         }
     }

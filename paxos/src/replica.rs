@@ -156,6 +156,7 @@ impl<E: Entry> Replica<E> {
     /// Nobody has led yet, so that no lease can be broken.
     pub(crate) fn begin_group(&mut self) {
         self.grant = Grant::NONE;
+        self.was_member = self.configuration.members().contains(self.id);
         self.write_returned();
         self.follow_nobody(Duration::ZERO);
     }
@@ -442,7 +443,9 @@ impl<E: Entry> Replica<E> {
     pub(crate) fn configure(&mut self, configuration: Configuration, at: Slot) {
         self.configuration = configuration;
         self.configured_at = at;
-        self.was_member |= configuration.members().contains(self.id);
+        // A blank replica reads of former members in its place.
+        let is_blank = matches!(self.role, Role::Blank(_));
+        self.was_member |= !is_blank && configuration.members().contains(self.id);
     }
 
     /// Forgets what nobody needs any more, and of what was applied whatever is more than the log may keep.

@@ -615,10 +615,12 @@ impl World {
         } else {
             Change::AddLearner(id)
         };
-        if let Change::AddLearner(_) = change
-            && self.hosts[place].process.is_none()
-        {
-            self.hosts[place].crash(&mut self.rng, true, latest);
+        if let Change::AddLearner(_) = change {
+            // Whoever takes the place of a former member begins with nothing.
+            if self.hosts[place].process.is_some() && !self.may_forget(place) {
+                return;
+            }
+            self.stop(place, true, latest);
             self.start(place);
         }
         let mut is_taken = false;
