@@ -37,11 +37,16 @@ impl<E: Entry> Replica<E> {
             Some(Refusal::Outbid)
         } else if is_bound && !self.is_flawed(Flaw::IgnoresLease) {
             Some(Refusal::Leased)
-        } else if first < self.log.start() && !self.is_flawed(Flaw::TruncatesEarly) {
+        } else if self.has_forgotten(first) {
             Some(Refusal::Behind)
         } else {
             None
         }
+    }
+
+    /// Whether the log does not tell any more what was accepted from this slot on.
+    fn has_forgotten(&self, first: Slot) -> bool {
+        first < self.log.start() && !self.is_flawed(Flaw::TruncatesEarly)
     }
 
     fn refuse(&mut self, to: MemberId, ballot: Ballot, reason: Refusal) {
@@ -60,8 +65,8 @@ impl<E: Entry> Replica<E> {
             return;
         }
         let refusal = match ballot == self.promised {
-            // It asks for the rest, or the answer was lost.
-            true => self.refusal(ballot, first, Some(ballot)).filter(|reason| *reason == Refusal::Behind),
+            // It asks for the rest, or the answer was lost. It may have become less than it was, at a restart.
+            true => self.has_forgotten(first).then_some(Refusal::Behind),
             false => self.refusal(ballot, first, handed_over),
         };
         if let Some(reason) = refusal {

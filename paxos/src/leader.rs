@@ -190,34 +190,41 @@ impl<E: Entry> Replica<E> {
     /// # Errors
     /// When this replica does not lead, has too much in flight, or the change makes no sense.
     pub fn reconfigure(&mut self, change: Change) -> Result<Slot, ProposeError> {
-        let after = self.configuration.after(change);
-        if self.is_leader() && change == Change::Remove(self.id) {
-            return Err(ChangeError::Leads(self.id).into());
-        }
-        if let (Role::Leader(leadership), Change::Promote(member)) = (&self.role, change) {
-            let learner = leadership.peers.iter().find(|peer| peer.member == member && peer.votes);
-            let missing = self.commit.since(learner.map_or(Slot::ZERO, |learner| learner.applied));
-            if after.is_ok() && (learner.is_none() || missing > self.settings.max_promotion_lag) {
-                return Err(ChangeError::Behind { member, missing }.into());
+        let after = self.check_change(change)?;
+        self.propose_command(Command::Reconfigure(after))
+    }
+
+    /// The configuration after a change, if the group can go on with it.
+    fn check_change(&self, change: Change) -> Result<Configuration, ProposeError> {
+        let Role::Leader(leadership) = &self.role else { return Err(ProposeError::NotLeader { leader: self.leader }) };
+        let after = self.configuration.after(change)?;
+        let voting = |member| leadership.peers.iter().find(|peer| peer.member == member && peer.votes);
+        match change {
+            Change::Remove(member) if member == self.id => return Err(ChangeError::Leads(member).into()),
+            Change::Promote(member) => {
+                let learner = voting(member);
+                let missing = self.commit.since(learner.map_or(Slot::ZERO, |learner| learner.applied));
+                if learner.is_none() || missing > self.settings.max_promotion_lag {
+                    return Err(ChangeError::Behind { member, missing }.into());
+                }
             }
+            Change::AddLearner(_) | Change::Remove(_) => {}
         }
-        if let (Role::Leader(leadership), Ok(after)) = (&self.role, after) {
-            let lately = self.now.saturating_sub(self.settings.lease);
-            let alive = leadership.peers.iter().filter(|peer| peer.votes && peer.answered >= Some(lately));
-            let knows = leadership.peers.iter().filter(|peer| peer.applied >= self.configured_at);
-            let knows: MemberSet = knows.map(|peer| peer.member).chain([self.id]).collect();
-            if !self.configuration.is_quorum(knows) || !self.durability.covers(self.basis_ticket) {
-                return Err(ProposeError::Busy);
-            }
-            let alive: MemberSet = alive.map(|peer| peer.member).chain([self.id]).collect();
-            if !after.is_quorum(alive) {
-                let (alive, voters) = (alive.intersection(after.voters).len(), after.voters.len());
-                return Err(ChangeError::TooFewAlive { alive, voters }.into());
-            }
+        let who = |is: &dyn Fn(&Peer) -> bool| -> MemberSet {
+            let peers = leadership.peers.iter().filter(|peer| is(peer)).map(|peer| peer.member);
+            peers.chain([self.id]).collect()
+        };
+        let knows = who(&|peer| peer.applied >= self.configured_at);
+        if !self.configuration.is_quorum(knows) || !self.durability.covers(self.basis_ticket) {
+            return Err(ProposeError::Busy);
         }
-        let slot = self.propose_command(Command::Reconfigure(after.unwrap_or(self.configuration)));
-        // Whether it leads is of more interest than what it would have done.
-        slot.and_then(|slot| after.map(|_| slot).map_err(Into::into))
+        let lately = self.now.saturating_sub(self.settings.lease);
+        let alive = who(&|peer| peer.votes && peer.answered >= Some(lately));
+        if !after.is_quorum(alive) {
+            let (alive, voters) = (alive.intersection(after.voters).len(), after.voters.len());
+            return Err(ChangeError::TooFewAlive { alive, voters }.into());
+        }
+        Ok(after)
     }
 
     fn propose_command(&mut self, command: Command<E>) -> Result<Slot, ProposeError> {
