@@ -1,6 +1,7 @@
 //! Replicas that are wrong on purpose: the simulation has to notice each. The mistakes are in the replica itself, behind the
 //! feature `broken`. Two of them need circumstances that are too rare here, and are noticed by the model (`tests/model`): a leader that
-//! uses the part of its lease that drift may have eaten, and a voter that restarts and does not wait out what it granted.
+//! uses the part of its lease that drift may have eaten, and a voter that restarts and does not wait out what it granted. One more,
+//! counting promises of former lives, has a test of its own (`tests/former_lives.rs`).
 
 use paxos::Replica;
 
@@ -29,6 +30,7 @@ const SEEDS: u64 = 5_000;
 #[cfg(feature = "broken")]
 #[test]
 fn every_flaw_is_noticed() {
+    use crate::world::World;
     use paxos::Flaw;
     let only = std::env::var("RUM_SIM_FLAW").ok();
     let flaws: &[(Flaw, &[&str])] = &[
@@ -39,7 +41,6 @@ fn every_flaw_is_noticed() {
         (Flaw::TrustsOldBallots, &[""]),
         (Flaw::VotesBlank, &[""]),
         (Flaw::ReturnsEarly, &[""]),
-        (Flaw::CountsFormerLives, &[""]),
         (Flaw::IgnoresLease, &["stale"]),
         (Flaw::LeaseFromAnswer, &["stale"]),
         (Flaw::KeepsLease, &["stale"]),
@@ -56,8 +57,7 @@ fn every_flaw_is_noticed() {
             continue;
         }
         let began = std::time::Instant::now();
-        let noticed = crate::first_failure(0, seeds, Some(Broken::By(*flaw)));
-        match noticed {
+        match crate::try_seeds(World::new, 0, seeds, Some(Broken::By(*flaw))).1 {
             Some((seed, failure)) => {
                 let is_expected = expected.iter().any(|text| failure.message.contains(text));
                 let line = failure.message.lines().next().unwrap_or_default();

@@ -70,8 +70,8 @@ fn text_of(panic: &dyn Any) -> String {
 }
 
 /// Runs one seed; what a check or a replica panics with is its failure.
-fn try_seed(seed: u64, broken: Option<Broken>) -> Result<Outcome, Failure> {
-    let mut world = World::new(seed, broken);
+fn try_seed(make: fn(u64, Option<Broken>) -> World, seed: u64, broken: Option<Broken>) -> Result<Outcome, Failure> {
+    let mut world = make(seed, broken);
     let weather = world.net.weather;
     let run = catch_unwind(AssertUnwindSafe(|| world.run()));
     if let Err(panic) = run {
@@ -91,7 +91,12 @@ fn try_seed(seed: u64, broken: Option<Broken>) -> Result<Outcome, Failure> {
 }
 
 /// Tries seeds on all cores until one fails.
-fn try_seeds(from: u64, count: u64, broken: Option<Broken>) -> (Outcome, Option<(u64, Failure)>) {
+fn try_seeds(
+    make: fn(u64, Option<Broken>) -> World,
+    from: u64,
+    count: u64,
+    broken: Option<Broken>,
+) -> (Outcome, Option<(u64, Failure)>) {
     let next = AtomicU64::new(from);
     let (sum, failures) = (Mutex::new(Outcome::default()), Mutex::new(Vec::new()));
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
@@ -104,7 +109,7 @@ fn try_seeds(from: u64, count: u64, broken: Option<Broken>) -> (Outcome, Option<
                     if seed >= from + count {
                         break;
                     }
-                    match try_seed(seed, broken) {
+                    match try_seed(make, seed, broken) {
                         Ok(outcome) => own.add(outcome),
                         Err(failure) => failures.lock().unwrap().push((seed, failure)),
                     }
@@ -118,25 +123,34 @@ fn try_seeds(from: u64, count: u64, broken: Option<Broken>) -> (Outcome, Option<
     (sum.into_inner().unwrap(), failures.into_iter().next())
 }
 
-#[cfg(feature = "broken")]
-fn first_failure(from: u64, count: u64, broken: Option<Broken>) -> Option<(u64, Failure)> {
-    try_seeds(from, count, broken).1
-}
-
-#[test]
-fn a_group_survives_whatever_happens() {
+fn assert_right(make: fn(u64, Option<Broken>) -> World, count: u64) -> Outcome {
     let number = |name| std::env::var(name).ok().map(|text| text.parse::<u64>().expect(name));
     let from = number("RUM_SIM_FROM").unwrap_or(0);
     let (from, count) = match number("RUM_SIM_SEED") {
         Some(seed) => (seed, 1),
-        None => (from, number("RUM_SIM_SEEDS").unwrap_or(DEFAULT_SEEDS)),
+        None => (from, number("RUM_SIM_SEEDS").unwrap_or(count)),
     };
     let began = Instant::now();
-    let (sum, failure) = try_seeds(from, count, None);
+    let (sum, failure) = try_seeds(make, from, count, None);
     if let Some((seed, failure)) = failure {
         panic!("seed {seed} fails: {}\n  RUM_SIM_SEED={seed} repeats it", failure.message);
     }
     let took = began.elapsed();
     println!("{count} seeds in {took:.1?}, {:.0} seeds/s: {sum:?}", count as f64 / took.as_secs_f64());
-    assert!(sum.writes > 50 * count, "hardly anything was written: the simulation is too rough to show anything");
+    sum
+}
+
+#[test]
+fn a_group_survives_whatever_happens() {
+    let sum = assert_right(World::new, DEFAULT_SEEDS);
+    assert!(
+        sum.writes > 100 * sum.crashes,
+        "hardly anything was written: the simulation is too rough to show anything"
+    );
+}
+
+#[test]
+fn a_group_survives_members_that_forget() {
+    let sum = assert_right(World::forgetful, DEFAULT_SEEDS / 10);
+    assert!(sum.amnesias > 0 && sum.writes > 10 * sum.amnesias, "{sum:?}");
 }

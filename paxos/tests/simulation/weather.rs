@@ -61,6 +61,8 @@ pub struct Weather {
     pub slow: f64,
     /// A process that restarts has lost its disk, or has none.
     pub loses_memory: f64,
+    /// The share of hosts that have a disk, if that is not to be drawn.
+    pub disks: Option<f64>,
     /// By how much clocks are fast or slow, in parts of a thousand.
     pub drift_permille: u32,
     /// Of a client that gets no answer.
@@ -78,7 +80,7 @@ impl Weather {
             duplicate: rng.pick(&[0.0, 0.01, 0.2]),
             late: rng.pick(&[0.0, 0.01, 0.1]),
             lateness: rng.pick(&[5 * MS, 50 * MS, 600 * MS]),
-            crash: often(rng, 0.8, &[100, 400, 1500]),
+            crash: often(rng, 0.8, &[40, 100, 400, 1500]),
             pause: often(rng, 0.3, &[200, 700]),
             partition: often(rng, 0.7, &[50, 200, 600]),
             hand_over: often(rng, 0.4, &[50, 300, 1000]),
@@ -89,6 +91,7 @@ impl Weather {
             slow_fsync: rng.pick(&[20 * MS, 300 * MS]),
             slow: rng.pick(&[0.0, 0.02]),
             loses_memory: rng.pick(&[0.0, 0.3, 1.0]),
+            disks: None,
             drift_permille: rng.pick(&[0, MAX_CLOCK_DRIFT_PERMILLE, MAX_CLOCK_DRIFT_PERMILLE]),
             patience: 300 * MS,
             pause_of_clients: rng.pick(&[300 * US, 2 * MS, 10 * MS]),
@@ -114,9 +117,26 @@ impl Weather {
             slow_fsync: MS,
             slow: 0.0,
             loses_memory: 1.0,
+            disks: None,
             drift_permille: MAX_CLOCK_DRIFT_PERMILLE,
             patience: 10 * MS,
             pause_of_clients: 300 * US,
+        }
+    }
+
+    /// Processes without disks that crash all the time, and messages that arrive in the life after that of their receivers.
+    pub fn forgetful() -> Self {
+        Self {
+            latency: MS,
+            loss: 0.1,
+            late: 0.3,
+            lateness: 200 * MS,
+            crash: Some(150 * MS),
+            partition: Some(300 * MS),
+            down: 4 * MS,
+            disks: Some(0.0),
+            patience: 50 * MS,
+            ..Self::calm()
         }
     }
 

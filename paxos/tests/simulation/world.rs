@@ -84,11 +84,16 @@ impl World {
         Self::of(rng, weather, settings, voters, broken)
     }
 
+    /// Five voters, of whom two at a time may have lost their memory.
+    pub fn forgetful(seed: u64, broken: Option<Broken>) -> Self {
+        Self::of(Rng(seed), Weather::forgetful(), Settings { election_spread: MS, ..Settings::default() }, 5, broken)
+    }
+
     /// A group of so many voters.
     pub fn of(mut rng: Rng, weather: Weather, settings: Settings, voters: usize, broken: Option<Broken>) -> Self {
         let places = voters + if weather.change.is_some() { 2 } else { 0 };
         let configuration = Configuration::of((0..voters).map(member).collect());
-        let disks = rng.pick(&[0.0, 0.5, 1.0]);
+        let disks = weather.disks.unwrap_or_else(|| rng.pick(&[0.0, 0.5, 1.0]));
         let has_disk: Vec<bool> = (0..places).map(|_| rng.chance(disks)).collect();
         let hosts = has_disk.iter().enumerate();
         let hosts: Vec<Host> = hosts
