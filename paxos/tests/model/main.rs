@@ -323,7 +323,7 @@ fn assert_right(name: &str, exploration: Exploration, states: usize) {
 
 /// `RUM_MODEL_STATES=N` visits N states in each exploration.
 fn states() -> usize {
-    std::env::var("RUM_MODEL_STATES").ok().map_or(1_500_000, |text| text.parse().expect("RUM_MODEL_STATES"))
+    std::env::var("RUM_MODEL_STATES").ok().map_or(400_000, |text| text.parse().expect("RUM_MODEL_STATES"))
 }
 
 #[cfg(feature = "broken")]
