@@ -105,7 +105,8 @@ impl Server {
         let (client, attempt) = (Incarnation(hello.client), header.request);
         let address = from.bytes();
         let input = CookieInput { address: &address, client: hello.client, attempt };
-        let is_proven = self.admission.cookies.check(now, &input, &hello.cookie);
+        // Who has none yet costs no computation, so that floods of such hellos cost little.
+        let is_proven = hello.cookie != [0; _] && self.admission.cookies.check(now, &input, &hello.cookie);
         if !is_proven && !self.flaws.has(Flaw::TakesAnyCookie) {
             self.stats.drops.cookie += u64::from(hello.cookie != [0; _]);
             if self.admission.may_answer_stranger(now) {
