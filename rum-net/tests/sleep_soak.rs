@@ -23,6 +23,8 @@ use vhost_common::socket_dir;
 /// A wait of this length ends by nothing but a lost wake-up.
 const LONG: Duration = Duration::from_secs(60);
 const TOO_LONG: Duration = Duration::from_secs(30);
+/// Wake-ups that tell of something other than packets: links that come and go.
+const CHANGES: u64 = 8;
 const BYTES: usize = 60;
 /// Polls before a sleep, at most: so that packets come before, while and after a side goes to sleep.
 const MOST_POLLS: u64 = 24;
@@ -50,6 +52,8 @@ struct Side {
     sleeps: u64,
     /// Waits that ended with nothing to receive.
     vain: u64,
+    /// Packets received, during sleeps or not.
+    packets: u64,
     /// Times that the kernel took the CPU from the thread because it blocked.
     blocked: i64,
 }
@@ -77,6 +81,7 @@ impl Side {
     ) -> bool {
         for _ in 0..dice.below(MOST_POLLS) {
             if port.receive(1, sink) > 0 {
+                self.packets += 1;
                 return true;
             }
         }
@@ -89,6 +94,7 @@ impl Side {
             assert!(took < TOO_LONG, "{name}: a wait of {took:?} after {self:?}, packet {got}");
             if got || over {
                 self.sleeps += u64::from(got);
+                self.packets += u64::from(got);
                 return got;
             }
             self.vain += 1;
@@ -144,7 +150,11 @@ fn soak<A: Port, B: Port>(name: &str, mut answering: A, open: impl FnOnce() -> B
         (side, told.recv().expect("the other side"))
     });
     println!("{name}: asking {asked:?}, answering {answered:?}, in {:.1?}, seed {seed:#x}", start.elapsed());
-    assert!(asked.vain + answered.vain < wanted / 2, "sleeps that nothing ended");
+    // A wake-up may come when its packet was taken already, and then ends the next wait; there is one a packet at most. How
+    // often that happens is the machine's matter; waits that end of themselves are many a packet.
+    for side in [asked, answered] {
+        assert!(side.vain <= side.packets + CHANGES, "waits that nothing ended: {side:?}");
+    }
 }
 
 #[test]
