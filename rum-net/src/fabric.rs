@@ -23,6 +23,9 @@ pub struct PeerIndex(pub usize);
 /// Packets received from one port in one go.
 const RECEIVE_BURST: usize = 8;
 
+/// A port that gave so many full bursts in a row is held to be empty now and then: somebody may never let it be.
+const ENDLESS_BURSTS: u32 = 16;
+
 /// After a port took no more, it is tried again after this long.
 const FULL_PAUSE: Duration = Duration::from_micros(50);
 
@@ -31,6 +34,8 @@ struct Attachment {
     link: LinkSpec,
     /// Only one slave is behind this port, whatever its hardware address.
     point_to_point: bool,
+    /// Full bursts received in a row.
+    bursts: u32,
 }
 
 struct Peer {
@@ -87,7 +92,7 @@ impl Fabric {
     }
 
     fn attach(&mut self, station: Station, link: LinkSpec) -> usize {
-        self.attachments.push(Attachment { station, point_to_point: link.is_point_to_point(), link });
+        self.attachments.push(Attachment { station, point_to_point: link.is_point_to_point(), link, bursts: 0 });
         self.attachments.len() - 1
     }
 
@@ -161,12 +166,16 @@ impl Fabric {
         let Self { attachments, peers, .. } = self;
         for (index, attachment) in attachments.iter_mut().enumerate() {
             let point_to_point = attachment.point_to_point;
-            attachment.station.receive(now, RECEIVE_BURST, &mut |from, packet| {
+            let received = attachment.station.receive(now, RECEIVE_BURST, &mut |from, packet| {
                 let sender = peers.iter_mut().position(|p| p.attachment == index && p.is_at(&from, point_to_point));
                 if let Some(sender) = sender {
                     peers[sender].client.handle(now, packet, &mut |event| sink(PeerIndex(sender), event));
                 }
             });
+            attachment.bursts = if received == RECEIVE_BURST { (attachment.bursts + 1) % ENDLESS_BURSTS } else { 0 };
+            if attachment.bursts == 0 {
+                looked(peers, index, now);
+            }
         }
         for peer in peers {
             peer.send(now, &mut attachments[peer.attachment].station);
@@ -181,7 +190,11 @@ impl Fabric {
         let attachment = waiting.map_or(0, |peer| peer.attachment);
         match self.attachments.get_mut(attachment) {
             // A failed wait is a short one: the caller polls again.
-            Some(attachment) if !attachment.station.is_closed() => drop(attachment.station.wait(longest, None)),
+            Some(port) if !port.station.is_closed() => {
+                drop(port.station.wait(longest, None));
+                // What ended the wait has only just come.
+                looked(&mut self.peers, attachment, Instant::now());
+            }
             _ => std::thread::sleep(longest),
         }
     }
@@ -213,6 +226,13 @@ impl Fabric {
                 peer.client.keep_alive(Instant::now());
             }
         }
+    }
+}
+
+/// A port has been seen to be empty.
+fn looked(peers: &mut [Peer], attachment: usize, now: Instant) {
+    for peer in peers.iter_mut().filter(|peer| peer.attachment == attachment) {
+        peer.client.looked(now);
     }
 }
 

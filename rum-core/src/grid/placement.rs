@@ -1,7 +1,7 @@
 //! Which slave holds which shard, and which extent falls to which shard.
 
 use rum_net::{port::MacAddr, rpc::Incarnation};
-use xxhash_rust::xxh3::xxh3_64_with_seed;
+use twox_hash::XxHash3_64;
 
 use crate::{config::Machine, pager::remote::SlaveIndex};
 
@@ -17,29 +17,30 @@ pub struct Placement {
 impl Placement {
     /// A placement over the slaves of machines.csv.
     pub fn new(machines: &[Machine]) -> Self {
+        let hash = XxHash3_64::oneshot_with_seed;
         let id = |machine: &Machine| {
             // On a UDP link the address alone is the slave's name: the hardware address may be unknown, or a router's.
             let mac = if machine.link.is_udp() { MacAddr::default() } else { machine.mac };
-            xxh3_64_with_seed(machine.ip.as_bytes(), xxh3_64_with_seed(&mac.0, 0))
+            hash(hash(0, &mac.0), machine.ip.as_bytes())
         };
         Self { slaves: machines.iter().map(id).collect() }
     }
 
     /// The shard of a client's extent.
     pub fn extent_shard(client: Incarnation, extent: usize) -> u64 {
-        xxh3_64_with_seed(&client.0.to_le_bytes(), extent as u64) % SHARDS
+        XxHash3_64::oneshot_with_seed(extent as u64, &client.0.to_le_bytes()) % SHARDS
     }
 
     /// The shard of a named object.
-    pub fn name_shard(hash: &[u8; 32]) -> u64 {
-        xxh3_64_with_seed(hash, 0) % SHARDS
+    pub fn name_shard(name: &[u8; 32]) -> u64 {
+        XxHash3_64::oneshot(name) % SHARDS
     }
 
     /// All slaves, the one that a shard belongs to first.
     pub fn ranking(&self, shard: u64) -> Vec<SlaveIndex> {
         let mut ranking: Vec<SlaveIndex> = (0..self.slaves.len() as SlaveIndex).collect();
         ranking.sort_by_key(|&slave| {
-            let weight = xxh3_64_with_seed(&shard.to_le_bytes(), self.slaves[slave as usize]);
+            let weight = XxHash3_64::oneshot_with_seed(self.slaves[slave as usize], &shard.to_le_bytes());
             (std::cmp::Reverse(weight), slave)
         });
         ranking

@@ -5,11 +5,13 @@ use std::time::Instant;
 use rum_net::{EXTENT_PAGES, PAGE_BYTES};
 
 use super::{
+    ahead::Batch,
     local::{Local, hash_page},
     operations::Operation,
     remote::{Remote, RemoteFailure, SlaveIndex, Tag},
     staging::FrameRun,
     state::{PageEvent, PageState},
+    stream::MAX_WINDOW,
 };
 use crate::fault::{FrameNumber, PageNumber, TakeError};
 
@@ -17,6 +19,10 @@ use crate::fault::{FrameNumber, PageNumber, TakeError};
 const MAX_EVICTION: usize = 64;
 /// With several threads running each removal interrupts the others: runs of at least this many are worth it.
 const THREADED_EVICTION: usize = 32;
+/// The part of the budget that one fetch may fill, and all batches read ahead together.
+const WINDOW_SHARE: usize = 8;
+/// Streams are read ahead from this window on: before, they may be short.
+const AHEAD_WINDOW: usize = 8;
 
 pub struct Core {
     pub local: Local,
@@ -72,13 +78,15 @@ impl Core {
             PageState::Resident => Step::Mapped,
             PageState::Absent => self.map_zeros(page),
             PageState::Remote => self.start_fetch(page),
-            PageState::Fetching | PageState::WritingBack => Step::Wait,
+            PageState::Ready => self.map_ready(page),
+            PageState::Fetching => self.reach(page),
+            PageState::WritingBack => Step::Wait,
         }
     }
 
     /// How many pages from `page` on are worth having.
     fn window(&mut self, page: PageNumber) -> usize {
-        self.local.streams.window(page).min(self.local.budget_pages / 8)
+        self.local.streams.window(page).min(self.local.budget_pages / WINDOW_SHARE)
     }
 
     /// Maps an absent page, and absent ones behind it when they are written one after the other.
@@ -114,19 +122,75 @@ impl Core {
         let wanted = self.window(page);
         let count = self.local.run_of(page, PageState::Remote, wanted);
         self.make_room(1);
-        let Some(frames) = self.local.staging.take_loaded(count) else { return Step::Wait };
-        let operation = Operation::Read { first: page, frames, started: Instant::now(), attempts: 1 };
+        let Some((_, frames)) = self.fetch(page, count) else { return Step::Wait };
+        self.local.counters.fetch_faults += 1;
+        if wanted >= AHEAD_WINDOW {
+            self.read_ahead(PageNumber(page.0 + frames.count as u32));
+        }
+        Step::Wait
+    }
+
+    /// Sends a read for up to `count` remote pages, as many as there are free frames side by side. `None` when there is none,
+    /// or too much is in flight.
+    fn fetch(&mut self, first: PageNumber, count: usize) -> Option<(Tag, FrameRun)> {
+        let frames = self.local.staging.take_loaded(count)?;
+        let operation = Operation::Read { first, frames, started: Instant::now(), attempts: 1 };
         let Some(tag) = self.local.operations.insert(operation) else {
             self.local.staging.put_back(frames);
-            return Step::Wait;
+            return None;
         };
-        self.local.streams.advanced(page, frames.count);
-        for page in page.0..page.0 + frames.count as u32 {
+        self.local.streams.advanced(first, frames.count);
+        for page in first.0..first.0 + frames.count as u32 {
             self.local.table.apply(PageNumber(page), PageEvent::FetchStarted);
         }
-        self.local.counters.fetch_faults += 1;
         self.send_read(tag);
+        Some((tag, frames))
+    }
+
+    /// Sends for the pages from `page` on, which nobody has touched yet.
+    fn read_ahead(&mut self, page: PageNumber) {
+        let most = self.local.budget_pages / WINDOW_SHARE;
+        if page.0 as usize >= self.local.table.len() || self.local.binding(page).is_none() {
+            return;
+        }
+        let wanted = self.window(page);
+        let count = self.local.run_of(page, PageState::Remote, wanted);
+        while count > 0 && (self.local.ahead.is_full() || self.local.ahead.pages() + count > most) {
+            let Some(oldest) = self.local.ahead.take_oldest_ready() else { return };
+            self.local.let_go(oldest);
+        }
+        if count == 0 {
+            return;
+        }
+        self.make_room(count);
+        self.make_run(count);
+        if let Some((tag, frames)) = self.fetch(page, count) {
+            let fault = self.local.counters.faults;
+            self.local.ahead.insert(Batch { tag, first: page, frames, ready: false, fault });
+        }
+    }
+
+    /// A page that is on its way is wanted. If it was read ahead, the stream has come this far.
+    fn reach(&mut self, page: PageNumber) -> Step {
+        let Some(batch) = self.local.ahead.take_at(page) else { return Step::Wait };
+        if let Some(Operation::Read { first, frames, attempts, .. }) = self.local.operations.get(batch.tag) {
+            // What the program waits for begins now.
+            let operation = Operation::Read { first, frames, started: Instant::now(), attempts };
+            self.local.operations.set(batch.tag, operation);
+        }
+        self.local.counters.fetch_faults += 1;
+        self.read_ahead(batch.end());
         Step::Wait
+    }
+
+    /// Maps the batch of a page that was read ahead, and sends for the next one.
+    fn map_ready(&mut self, page: PageNumber) -> Step {
+        let batch = self.local.ahead.take_at(page).expect("a ready page belongs to a batch");
+        self.local.counters.fetch_faults += 1;
+        self.read_ahead(batch.end());
+        self.local.map_fetched(batch.first, batch.frames);
+        self.make_room(self.reserve);
+        if self.local.lost { Step::Lost } else { Step::Mapped }
     }
 
     /// Sends the read of an operation, or notes it for later when no more can be in flight now.
@@ -144,7 +208,17 @@ impl Core {
     /// While a reply is on its way: evicts a little, so that the next fault finds a frame. False when there was
     /// nothing to do.
     pub fn work_ahead(&mut self) -> bool {
-        self.local.staging.free_loaded() < self.reserve && self.add_loaded(self.reserve)
+        // A run at a time: from single frames nothing could be fetched but single pages.
+        let run = (self.reserve / 2).clamp(1, MAX_WINDOW);
+        self.local.staging.free_loaded() + run <= self.reserve && self.add_loaded(self.reserve)
+    }
+
+    /// Evicts a run if the free frames are many and do not lie side by side.
+    fn make_run(&mut self, count: usize) {
+        let staging = &self.local.staging;
+        if staging.longest_loaded(count) < count && staging.free_loaded() < 2 * self.reserve {
+            self.evict_oldest(count);
+        }
     }
 
     /// Loads frames until `wanted` are free, as far as that goes without waiting.
@@ -170,8 +244,26 @@ impl Core {
         true
     }
 
-    /// Evicts a run of pages that starts with the oldest one.
+    /// Frees loaded frames: those of what was read ahead in vain, or of a run of pages that starts with the oldest one.
     fn evict(&mut self, wanted: usize) -> bool {
+        if let Some(stale) = self.local.ahead.take_stale(self.local.counters.faults) {
+            self.local.let_go(stale);
+            return true;
+        }
+        if self.evict_oldest(wanted) {
+            return true;
+        }
+        // Nothing can be evicted now, and a fault needs a frame.
+        let is_short = self.local.staging.free_loaded() == 0;
+        if !is_short {
+            return false;
+        }
+        let Some(batch) = self.local.ahead.take_oldest_ready() else { return false };
+        self.local.let_go(batch);
+        true
+    }
+
+    fn evict_oldest(&mut self, wanted: usize) -> bool {
         let Some((first, count)) = self.victims(wanted) else { return false };
         let Some(to) = self.local.staging.find_empty(count) else { return false };
         self.evict_run(first, FrameRun { first: to.first, count: to.count.min(count) }) > 0

@@ -4,10 +4,11 @@ use std::time::Instant;
 
 use hdrhistogram::Histogram;
 use rum_net::{EXTENT_PAGES, PAGE_BYTES};
-use xxhash_rust::xxh3::xxh3_128;
+use twox_hash::XxHash3_128;
 
 use super::{
     Counters,
+    ahead::{Ahead, Batch},
     operations::{Operation, Operations},
     page_table::{PageHash, PageTable},
     remote::{ExtentHome, RemoteEvent, Tag},
@@ -37,7 +38,7 @@ pub struct Binding {
 
 /// A page's hash; of zeros it is `zero_hash`.
 pub fn hash_page(bytes: &[u8]) -> PageHash {
-    xxh3_128(bytes)
+    XxHash3_128::oneshot(bytes)
 }
 
 pub struct Local {
@@ -46,6 +47,7 @@ pub struct Local {
     pub staging: Staging,
     pub operations: Operations,
     pub streams: Streams,
+    pub ahead: Ahead,
     pub extents: Vec<Option<Binding>>,
     pub counters: Counters,
     pub fault_times: Histogram<u64>,
@@ -73,6 +75,7 @@ impl Local {
             staging: Staging::new(frames),
             operations: Operations::new(),
             streams: Streams::default(),
+            ahead: Ahead::default(),
             extents: vec![None; pages.div_ceil(EXTENT_PAGES)],
             counters: Counters::default(),
             fault_times: Histogram::new_with_bounds(64, 60_000_000_000, 2).expect("the bounds are sound"),
@@ -202,13 +205,31 @@ impl Local {
         }
         self.operations.remove(tag);
         self.counters.pages_fetched += frames.count as u64;
+        if self.ahead.arrived(tag) {
+            return self.apply(first, frames.count, PageEvent::Arrived);
+        }
+        self.map_fetched(first, frames);
+        let nanoseconds = started.elapsed().as_nanos() as u64;
+        self.fault_times.saturating_record(nanoseconds);
+    }
+
+    /// Maps pages whose contents lie in frames.
+    pub fn map_fetched(&mut self, first: PageNumber, frames: FrameRun) {
         if let Err(error) = self.memory.install(first, frames.first, frames.count) {
             return self.lose(format_args!("cannot map a fetched page: {error}"));
         }
         self.staging.now_empty(frames);
         self.now_resident(first, frames.count, PageEvent::Fetched);
-        let nanoseconds = started.elapsed().as_nanos() as u64;
-        self.fault_times.saturating_record(nanoseconds);
+    }
+
+    /// Frees the frames of a batch that is ready.
+    pub fn let_go(&mut self, batch: Batch) {
+        self.apply(batch.first, batch.frames.count, PageEvent::LetGo);
+        self.staging.put_back(batch.frames);
+    }
+
+    fn apply(&mut self, first: PageNumber, count: usize, event: PageEvent) {
+        (first.0..first.0 + count as u32).for_each(|page| self.table.apply(PageNumber(page), event));
     }
 
     fn repeat_read(&mut self, tag: Tag, page: PageNumber) {
@@ -245,9 +266,12 @@ impl Local {
         }
     }
 
-    /// Whether any page of the range is in flight.
-    pub fn in_flight(&self, first: PageNumber, count: usize) -> bool {
-        (first.0..first.0 + count as u32).any(|page| self.table.state(PageNumber(page)).in_flight())
+    /// Lets go what was read ahead in a range. True when none of its pages is in flight.
+    pub fn settle(&mut self, first: PageNumber, count: usize) -> bool {
+        while let Some(batch) = self.ahead.take_ready_among(first, count) {
+            self.let_go(batch);
+        }
+        !(first.0..first.0 + count as u32).any(|page| self.table.state(PageNumber(page)).in_flight())
     }
 
     /// How many pages from `first` on are in `state`, at most `limit`, without leaving the extent.

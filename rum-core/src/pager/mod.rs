@@ -4,6 +4,7 @@
 //! evicts and writes back under one lock, which is free while a thread waits for the network; `remote` is the way
 //! to the slaves.
 
+mod ahead;
 mod core;
 mod local;
 mod operations;
@@ -254,7 +255,7 @@ impl Pager {
         for extent in first..first + count {
             let page = PageNumber((extent * EXTENT_PAGES) as u32);
             homes.extend(self.until(|core| {
-                if core.local.in_flight(page, EXTENT_PAGES) {
+                if !core.local.settle(page, EXTENT_PAGES) {
                     return None;
                 }
                 core.discard(page, EXTENT_PAGES, false);
@@ -271,7 +272,7 @@ impl Pager {
             let count = (EXTENT_PAGES - from % EXTENT_PAGES).min(end - from);
             let page = PageNumber(from as u32);
             from += self.until(|core| {
-                let done = if core.local.in_flight(page, count) { 0 } else { core.discard(page, count, true) };
+                let done = if core.local.settle(page, count) { core.discard(page, count, true) } else { 0 };
                 (done > 0).then_some(done)
             });
         }
@@ -289,7 +290,7 @@ impl Pager {
     fn flush_extent(&self, extent: usize) {
         let page = PageNumber((extent * EXTENT_PAGES) as u32);
         self.until(|core| core.evict_extent(extent).then_some(()));
-        self.until(|core| (!core.local.in_flight(page, EXTENT_PAGES)).then(|| core.invalidate(extent)));
+        self.until(|core| core.local.settle(page, EXTENT_PAGES).then(|| core.invalidate(extent)));
     }
 
     /// Sends a message to a slave and waits for the answer. Calls of several threads follow one another.
@@ -359,7 +360,7 @@ impl Pager {
             }
             core.work_ahead();
             core.poll();
-            if core.local.table.state(page) == PageState::Resident {
+            if !core.local.table.state(page).in_flight() {
                 continue;
             }
             drop(core);

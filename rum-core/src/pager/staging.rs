@@ -81,6 +81,11 @@ impl Staging {
         best
     }
 
+    /// How many free loaded frames lie side by side, at most `wanted`.
+    pub fn longest_loaded(&self, wanted: usize) -> usize {
+        self.best(wanted.min(CHUNK_FRAMES), wanted > 1, |c| c.loaded & !c.busy).map_or(0, |(_, _, count)| count)
+    }
+
     /// Takes up to `wanted` loaded frames side by side, as many as there are. Single frames come from the low end and
     /// runs from the high end, so that single ones do not break up the runs.
     pub fn take_loaded(&mut self, wanted: usize) -> Option<FrameRun> {

@@ -14,6 +14,8 @@ pub enum PageState {
     Resident = 3,
     /// Taken out of the region; a write to the slaves is in flight.
     WritingBack = 4,
+    /// Read ahead: its contents lie in a frame, checked, and are mapped at the first touch.
+    Ready = 5,
 }
 
 /// What happens to a page.
@@ -23,6 +25,10 @@ pub enum PageEvent {
     FetchStarted,
     /// Its contents arrived, were checked and are mapped.
     Fetched,
+    /// Its contents arrived and were checked, before anybody touched it.
+    Arrived,
+    /// Its contents, which nobody has touched, were let go: the slaves have them.
+    LetGo,
     /// It was mapped as zeros.
     ZerosMapped,
     /// It was taken out of the region; the slaves hold the same contents.
@@ -60,7 +66,9 @@ impl PageState {
         use PageState as S;
         Ok(match (self, event) {
             (S::Remote, E::FetchStarted) => S::Fetching,
-            (S::Fetching, E::Fetched) => S::Resident,
+            (S::Fetching | S::Ready, E::Fetched) => S::Resident,
+            (S::Fetching, E::Arrived) => S::Ready,
+            (S::Ready, E::LetGo) => S::Remote,
             (S::Absent, E::ZerosMapped) => S::Resident,
             (S::Resident, E::EvictedClean) => S::Remote,
             (S::Resident, E::EvictedZeros) => S::Absent,
@@ -85,7 +93,8 @@ impl PageState {
             1 => Self::Remote,
             2 => Self::Fetching,
             3 => Self::Resident,
-            _ => Self::WritingBack,
+            4 => Self::WritingBack,
+            _ => Self::Ready,
         }
     }
 }
@@ -94,11 +103,19 @@ impl PageState {
 mod tests {
     use super::*;
 
-    const STATES: [PageState; 5] =
-        [PageState::Absent, PageState::Remote, PageState::Fetching, PageState::Resident, PageState::WritingBack];
-    const EVENTS: [PageEvent; 11] = [
+    const STATES: [PageState; 6] = [
+        PageState::Absent,
+        PageState::Remote,
+        PageState::Fetching,
+        PageState::Resident,
+        PageState::WritingBack,
+        PageState::Ready,
+    ];
+    const EVENTS: [PageEvent; 13] = [
         PageEvent::FetchStarted,
         PageEvent::Fetched,
+        PageEvent::Arrived,
+        PageEvent::LetGo,
         PageEvent::ZerosMapped,
         PageEvent::EvictedClean,
         PageEvent::EvictedZeros,
@@ -118,7 +135,8 @@ mod tests {
                 if state.after(event) == Ok(PageState::Resident) {
                     assert!(matches!(
                         (state, event),
-                        (PageState::Fetching, PageEvent::Fetched) | (PageState::Absent, PageEvent::ZerosMapped)
+                        (PageState::Fetching | PageState::Ready, PageEvent::Fetched)
+                            | (PageState::Absent, PageEvent::ZerosMapped)
                     ));
                 }
             }

@@ -250,8 +250,10 @@ fn a_random_program_sees_its_own_memory() {
         machine.bind(2, true, false);
         let mut shadow: HashMap<(u32, usize), u8> = HashMap::new();
         let mut at = 0;
+        // From hardly any order to long scans, which are read ahead.
+        let run = [4, 32, 256][seed as usize % 3];
         for _ in 0..4000 {
-            at = match random.random_range(0..4) {
+            at = match random.random_range(0..run) {
                 0 => random.random_range(0..3 * EXTENT_PAGES as u32),
                 _ => (at + 1) % (3 * EXTENT_PAGES as u32),
             };
@@ -358,4 +360,58 @@ fn a_flushed_named_page_shows_what_another_client_wrote() {
     });
     machine.pager.flush_named(0..4);
     assert_eq!(machine.slave.lock().unwrap().pages[&(100, 7)][0], 3, "a write after a flush was lost");
+}
+
+/// Pages that nobody has touched are on their way or lie ready when the program changes its mind about them.
+#[test]
+fn what_was_read_ahead_is_as_if_it_had_not_been() {
+    for seed in 0..20 {
+        let machine = Machine::new(seed, 512);
+        machine.bind(0, true, true);
+        machine.bind(1, true, false);
+        let all = 0..2 * EXTENT_PAGES as u32;
+        all.clone().for_each(|page| machine.access(page, |bytes| bytes[0] = 1));
+        machine.pager.flush_named(0..1);
+        let before = machine.pager.stats().counters;
+        (0..100).for_each(|page| machine.access(page, |bytes| assert_eq!(bytes[0], 1)));
+        let after = machine.pager.stats().counters;
+        assert!(after.fetch_faults - before.fetch_faults <= 12, "{} faults", after.fetch_faults - before.fetch_faults);
+        // Another client writes, and this one asks for what is there now.
+        (0..EXTENT_PAGES as u32).for_each(|page| {
+            machine.slave.lock().unwrap().pages.get_mut(&(100, page)).unwrap()[0] = 2;
+        });
+        machine.pager.flush_named(0..1);
+        (0..150).for_each(|page| machine.access(page, |bytes| assert_eq!(bytes[0], 2, "seed {seed} page {page}")));
+        // Given up, and bound anew.
+        machine.pager.discard(150, 50);
+        (150..200).for_each(|page| machine.access(page, |bytes| assert_eq!(bytes[0], 0, "seed {seed} page {page}")));
+        machine.pager.unbind(0, 1);
+        machine.bind(0, true, false);
+        (200..256).for_each(|page| machine.access(page, |bytes| assert_eq!(bytes[0], 0, "seed {seed} page {page}")));
+        // Neither are its frames lost.
+        all.clone().for_each(|page| machine.access(page, |bytes| bytes[1] = 3));
+        all.for_each(|page| machine.access(page, |bytes| assert_eq!(bytes[1], 3, "seed {seed} page {page}")));
+        machine.pager.drain();
+    }
+}
+
+/// The frames of a stream that ended go to those who need them.
+#[test]
+fn streams_that_end_hold_no_memory() {
+    let machine = Machine::new(6, 512);
+    (0..4).for_each(|extent| machine.bind(extent, true, false));
+    (0..PAGES as u32).for_each(|page| machine.access(page, |bytes| bytes[0] = 1));
+    for stream in 0..8u32 {
+        let start = stream * 31;
+        (start..start + 20).for_each(|page| machine.access(page, |bytes| assert_eq!(bytes[0], 1)));
+        machine.pager.tick();
+    }
+    let ahead = || machine.pager.lock().local.ahead.pages();
+    assert!(ahead() > 0);
+    for step in 0..4000 {
+        // Elsewhere, and never near what was touched last.
+        let page = EXTENT_PAGES + step * 101 % (3 * EXTENT_PAGES);
+        machine.access(page as u32, |bytes| assert_eq!(bytes[0], 1));
+    }
+    assert_eq!(ahead(), 0);
 }

@@ -35,8 +35,27 @@ const LATE_SPREAD: u64 = 8;
 /// How much longer a small window may wait: many sessions share the bottleneck then (Swift, section 3.5).
 const FLOW_SCALING_NS: f32 = 100_000.0;
 const FLOW_SCALING_MAX_WINDOW: f32 = 256.0;
+/// A delay may be known so badly and still count.
+const UNCERTAINTY: Duration = Duration::from_micros(100);
 /// The least delay is remembered for one to two of these: the way may change.
 const LEAST_PERIOD: Duration = Duration::from_millis(500);
+
+/// How long a packet and its answer were on their way. An answer that lay at the port while nobody looked was there at some
+/// time between two looks.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Delay {
+    /// At least so long.
+    pub least: Duration,
+    /// At most so long.
+    pub most: Duration,
+}
+
+impl Delay {
+    /// Whether it is known well enough to be remembered.
+    pub fn is_certain(&self) -> bool {
+        self.most.saturating_sub(self.least) < UNCERTAINTY
+    }
+}
 
 /// The window of one session.
 #[derive(Clone, Copy, Debug)]
@@ -79,19 +98,22 @@ impl Congestion {
 
     /// An answer of so many packets, or to so many, came `delay` after what it answers was sent. `is_limiting` says that
     /// the window was used up: one that is not used does not grow.
-    pub fn on_answer(&mut self, now: Instant, delay: Duration, packets: u32, is_limiting: bool) {
-        let delay_ns = delay.as_secs() * 1_000_000_000 + u64::from(delay.subsec_nanos());
-        self.own_ns = self.own_ns.min(self.least(now, delay_ns));
+    pub fn on_answer(&mut self, now: Instant, delay: Delay, packets: u32, is_limiting: bool) {
+        let nanoseconds = |time: Duration| time.as_secs() * 1_000_000_000 + u64::from(time.subsec_nanos());
+        let (delay_ns, most_ns) = (nanoseconds(delay.least), nanoseconds(delay.most));
+        self.own_ns = self.own_ns.min(self.least(now, most_ns));
         let is_alone = self.window() == MIN_WINDOW as u32;
         let late_ns = delay_ns as f32;
         // No target is below the least, and one costs two roots.
-        let target_ns = if late_ns > QUEUE_NS { self.target() } else { QUEUE_NS };
-        if late_ns <= target_ns {
+        let target_ns = if most_ns as f32 > QUEUE_NS { self.target() } else { QUEUE_NS };
+        if most_ns as f32 <= target_ns {
             self.late = 0;
             if is_limiting {
                 self.window += packets as f32 * if self.starting { 1.0 } else { INCREASE / self.window };
                 self.window = self.window.min(MAX_WINDOW as f32);
             }
+        } else if late_ns <= target_ns {
+            // It may have come in time.
         } else if is_alone {
             self.learn_way(delay_ns);
         } else {
@@ -164,11 +186,26 @@ mod tests {
     const SHORT: Duration = Duration::from_micros(10);
     const LONG: Duration = Duration::from_millis(5);
 
+    fn exactly(delay: Duration) -> Delay {
+        Delay { least: delay, most: delay }
+    }
+
+    #[test]
+    fn an_answer_that_may_have_come_in_time_changes_nothing() {
+        let (mut congestion, mut now) = (Congestion::new(), Instant::now());
+        answers(&mut congestion, &mut now, SHORT, 100);
+        let before = congestion.window();
+        congestion.on_answer(now, Delay { least: SHORT, most: LONG }, 1, true);
+        assert_eq!(congestion.window(), before);
+        congestion.on_answer(now, Delay { least: LONG, most: 2 * LONG }, 1, true);
+        assert!(congestion.window() < before, "this one was late in any case");
+    }
+
     /// `packets` answers, one each 10 µs, with a window that is used up.
     fn answers(congestion: &mut Congestion, now: &mut Instant, delay: Duration, packets: u32) {
         for _ in 0..packets {
             *now += SHORT;
-            congestion.on_answer(*now, delay, 1, true);
+            congestion.on_answer(*now, exactly(delay), 1, true);
         }
     }
 
@@ -195,7 +232,7 @@ mod tests {
     #[test]
     fn a_window_that_is_not_used_does_not_grow() {
         let (mut congestion, now) = (Congestion::new(), Instant::now());
-        congestion.on_answer(now, SHORT, 1, false);
+        congestion.on_answer(now, exactly(SHORT), 1, false);
         assert_eq!(congestion.window(), FIRST_WINDOW as u32);
     }
 

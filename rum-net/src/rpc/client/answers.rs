@@ -6,6 +6,7 @@ use super::{Client, ClientEvent, Slot};
 use crate::{
     rpc::{
         ack_every,
+        congestion::Delay,
         fragment::{FragmentSet, Layout},
     },
     wire::header::{Header, flag},
@@ -88,10 +89,18 @@ impl Client {
         let Some(sent_at) = self.slot[index].answered(header).filter(|_| header.idle != u32::MAX) else { return };
         let expected = self.in_flight + self.response_packets * self.busy.count_ones();
         let is_limiting = 2 * expected >= self.congestion.window();
-        let delay = now.saturating_duration_since(sent_at);
-        let delay = delay.saturating_sub(Duration::from_nanos(u64::from(header.idle)));
-        self.rtt.sample(delay);
+        let delay = self.delay_since(now, sent_at, Duration::from_nanos(u64::from(header.idle)));
+        if delay.is_certain() {
+            self.rtt.sample(delay.most);
+        }
         self.congestion.on_answer(now, delay, 1, is_limiting);
+    }
+
+    /// The delay of what is handled now and was sent then, and of which the server had the request for `idle`: it came after
+    /// the port was last seen empty.
+    fn delay_since(&self, now: Instant, sent_at: Instant, idle: Duration) -> Delay {
+        let until = |at: Instant| at.saturating_duration_since(sent_at).saturating_sub(idle);
+        Delay { least: until(self.looked.unwrap_or(now)), most: until(now) }
     }
 
     /// A fragment of a response of several packets came: tells the server now and then.
@@ -157,7 +166,8 @@ impl Client {
         if !slot.repeated {
             let is_limiting = 2 * self.under_way() >= self.congestion.window();
             let arrived = std::mem::take(&mut self.arrived);
-            self.congestion.on_answer(now, now.saturating_duration_since(sent_at), arrived, is_limiting);
+            let delay = self.delay_since(now, sent_at, Duration::ZERO);
+            self.congestion.on_answer(now, delay, arrived, is_limiting);
         }
     }
 }

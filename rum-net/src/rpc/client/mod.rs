@@ -154,6 +154,8 @@ pub struct Client {
     /// Since when somebody says that the server does not know the sealed session.
     doubted: Option<Instant>,
     last_heard: Option<Instant>,
+    /// When the port was last seen empty.
+    looked: Option<Instant>,
 
     /// Of the port.
     shares_memory: bool,
@@ -249,6 +251,7 @@ impl Client {
             keys: None,
             doubted: None,
             last_heard: None,
+            looked: None,
             shares_memory: false,
             unsummed: false,
             slots: config.slots,
@@ -516,9 +519,17 @@ impl Client {
         self.in_flight + self.waiting.count_ones()
     }
 
+    /// Every packet that had come by `now` has been handled: only from then on is what has not come late. A client of which this is
+    /// never said takes each packet to come when it is handled.
+    pub fn looked(&mut self, now: Instant) {
+        self.looked = Some(now);
+    }
+
     /// The next packet to send, if any: call until `None`.
     pub fn poll_transmit(&mut self, now: Instant) -> Option<Packet<'_>> {
-        if self.earliest.is_some_and(|earliest| now >= earliest) {
+        // What came while nobody looked is not late.
+        let looked = self.looked.unwrap_or(now);
+        if self.earliest.is_some_and(|earliest| looked >= earliest) {
             self.on_timeout(now);
         }
         self.last_sent = None;

@@ -250,3 +250,44 @@ fn a_request_that_is_lost_while_others_are_answered_is_sent_again_when_its_turn_
     }
     assert!(lost > 0);
 }
+
+/// The thread that polls may compute for a second between two polls.
+#[test]
+fn answers_that_lay_at_the_port_while_nobody_looked_are_neither_late_nor_lost() {
+    let mut pair = Pair::open(1500);
+    for _ in 0..50 {
+        pair.assert_round_trip(&message(20_000, 40, 1));
+        pair.now += Duration::from_micros(5);
+        pair.client.looked(pair.now);
+    }
+    let before = (pair.client.stats(), pair.client.window());
+    for seed in 0..50 {
+        pair.request(&message(20_000, 40, seed));
+        pair.poll_client();
+        for packet in std::mem::take(&mut pair.to_server) {
+            pair.deliver_to_server(&packet);
+        }
+        pair.poll_server();
+        pair.now += Duration::from_secs(1);
+        // A request before the port was polled.
+        pair.request(&message(40, 40, seed));
+        pair.run();
+        pair.client.looked(pair.now);
+    }
+    let stats = pair.client.stats();
+    assert_eq!(
+        (stats.timeouts, stats.losses, stats.sent_again),
+        (before.0.timeouts, before.0.losses, before.0.sent_again)
+    );
+    assert!(pair.client.window() >= before.1, "{} packets after {}", pair.client.window(), before.1);
+    // What is really lost is missed as soon as ever: what was learnt of the way stands.
+    pair.request(&message(40, 40, 1));
+    pair.lose_all();
+    let (start, timeouts) = (pair.now, stats.timeouts);
+    while pair.client.stats().timeouts == timeouts {
+        pair.now += Duration::from_micros(5);
+        pair.client.looked(pair.now);
+        pair.poll_client();
+    }
+    assert!(pair.now - start < Duration::from_millis(1), "{:?}", pair.now - start);
+}
