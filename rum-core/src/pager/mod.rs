@@ -360,7 +360,7 @@ impl Pager {
             }
             core.work_ahead();
             core.poll();
-            if !core.local.table.state(page).in_flight() {
+            if matches!(core.local.table.state(page), PageState::Resident | PageState::Ready) {
                 continue;
             }
             drop(core);

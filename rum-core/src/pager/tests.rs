@@ -4,6 +4,7 @@ use std::{
     collections::HashMap,
     io,
     sync::{Arc, Mutex},
+    thread,
 };
 
 use rand::{RngExt, SeedableRng, rngs::StdRng};
@@ -12,6 +13,7 @@ use rum_net::{EXTENT_PAGES, PAGE_BYTES, wire::message::ExtentRef};
 use super::{
     Pager,
     remote::{ExtentHome, Remote, RemoteEvent, SlaveIndex, Tag},
+    state::PageState,
 };
 use crate::fault::{FaultHandler, FaultOutcome, FrameNumber, Memory, PageNumber, TakeError};
 
@@ -130,6 +132,8 @@ struct Slave {
     corrupt: usize,
     /// Fail everything.
     restarted: bool,
+    /// Answer nothing.
+    silent: bool,
 }
 
 struct FakeRemote {
@@ -169,6 +173,9 @@ impl Remote for FakeRemote {
         true
     }
     fn poll(&mut self, sink: &mut dyn FnMut(Tag, RemoteEvent<'_>)) {
+        if self.slave.lock().unwrap().silent {
+            return;
+        }
         while !self.pending.is_empty() && self.random.random_bool(0.5) {
             let which = self.random.random_range(0..self.pending.len());
             let answer = self.pending.swap_remove(which);
@@ -414,4 +421,33 @@ fn streams_that_end_hold_no_memory() {
         machine.access(page as u32, |bytes| assert_eq!(bytes[0], 1));
     }
     assert_eq!(ahead(), 0);
+}
+
+/// Threads that cannot even ask, because all frames wait for a slave that has gone, let the one through that brings it back.
+#[test]
+fn nobody_keeps_the_lock_while_a_slave_is_silent() {
+    let machine = Machine::new(7, 64);
+    (0..4).for_each(|extent| machine.bind(extent, true, false));
+    (0..PAGES as u32).for_each(|page| machine.access(page, |bytes| bytes[0] = 1));
+    machine.pager.drain();
+    machine.slave.lock().unwrap().silent = true;
+    let pages: Vec<u32> = (0..16).map(|thread| thread * 40).collect();
+    let asked = |pages: &[u32]| {
+        let core = machine.pager.lock();
+        let reads = pages.iter().filter(|&&page| core.local.table.state(PageNumber(page)) == PageState::Fetching);
+        (reads.count(), core.local.staging.free_loaded())
+    };
+    thread::scope(|scope| {
+        for &page in &pages {
+            let pager = &machine.pager;
+            scope.spawn(move || assert_eq!(pager.fault(PageNumber(page)), FaultOutcome::Resolved));
+        }
+        while asked(&pages).1 > 0 {
+            thread::yield_now();
+        }
+        assert!(asked(&pages).0 < pages.len(), "somebody has to wait for a frame");
+        machine.pager.tick();
+        machine.slave.lock().unwrap().silent = false;
+    });
+    pages.iter().for_each(|&page| machine.access(page, |bytes| assert_eq!(bytes[0], 1)));
 }
