@@ -32,6 +32,8 @@ const QUEUE_NS: f32 = 100_000.0;
 /// delays differ by less than this part of the least. Those in a queue with others do.
 const LATE_ANSWERS: u32 = 16;
 const LATE_SPREAD: u64 = 8;
+/// Its multiples, less their whole parts, are spread evenly.
+const GOLDEN_RATIO: f32 = 0.618_034;
 /// How much longer a small window may wait: many sessions share the bottleneck then (Swift, section 3.5).
 const FLOW_SCALING_NS: f32 = 100_000.0;
 const FLOW_SCALING_MAX_WINDOW: f32 = 256.0;
@@ -61,6 +63,9 @@ impl Delay {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Congestion {
     window: f32,
+    /// What is added to the window before it is cut to whole packets: another part of one after each answer, so that a window
+    /// of one and a half packets is one and two in turn.
+    dither: f32,
     /// No delay was too long yet: the window grows by one a packet.
     starting: bool,
     /// The least delay in this period and in the one before it.
@@ -81,6 +86,7 @@ impl Congestion {
     pub fn new() -> Self {
         Self {
             window: FIRST_WINDOW,
+            dither: 0.0,
             starting: true,
             least_ns: [u64::MAX; 2],
             least_since: None,
@@ -93,7 +99,7 @@ impl Congestion {
 
     /// Packets that may be under way, from 1 to [`MAX_WINDOW`].
     pub fn window(&self) -> u32 {
-        self.window as u32
+        (self.window + self.dither) as u32
     }
 
     /// An answer of so many packets, or to so many, came `delay` after what it answers was sent. `is_limiting` says that
@@ -102,7 +108,8 @@ impl Congestion {
         let nanoseconds = |time: Duration| time.as_secs() * 1_000_000_000 + u64::from(time.subsec_nanos());
         let (delay_ns, most_ns) = (nanoseconds(delay.least), nanoseconds(delay.most));
         self.own_ns = self.own_ns.min(self.least(now, most_ns));
-        let is_alone = self.window() == MIN_WINDOW as u32;
+        let is_alone = self.window < 2.0 * MIN_WINDOW;
+        self.dither = (self.dither + GOLDEN_RATIO).fract();
         let late_ns = delay_ns as f32;
         // No target is below the least, and one costs two roots.
         let target_ns = if most_ns as f32 > QUEUE_NS { self.target() } else { QUEUE_NS };

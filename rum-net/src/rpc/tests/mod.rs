@@ -11,7 +11,7 @@ use super::{
     *,
 };
 use crate::{
-    port::Address,
+    port::{Address, LinkId},
     wire::{
         header::{Header, Kind},
         hello::Verdict,
@@ -538,18 +538,51 @@ fn strangers_are_answered_at_a_limited_rate() {
     pair.poll_client();
     let packet = pair.to_server.pop_front().unwrap();
     let mut server = new_server(server_config(1500, 5), pair.now);
-    let mut resets = 0;
-    for _ in 0..5000 {
-        server.handle(pair.now, Address::default(), &packet, &mut |_, event| panic!("{event:?}"));
-        while server.poll_transmit(pair.now).is_some() {
-            resets += 1;
+    let mut resets = |now: Instant, senders: std::ops::Range<u64>| {
+        let mut resets = 0;
+        for number in 0..5000 {
+            let sender = senders.start + number % (senders.end - senders.start);
+            let from = Address { link: LinkId(sender), ..Address::default() };
+            server.handle(now, from, &packet, &mut |_, event| panic!("{event:?}"));
+            while server.poll_transmit(now).is_some() {
+                resets += 1;
+            }
         }
-    }
-    assert_eq!(resets, 256);
-    assert_eq!(server.stats().drops.session, 5000);
+        resets
+    };
+    assert_eq!(resets(pair.now, 0..1), 32, "one sender has its share");
+    assert_eq!(resets(pair.now, 1..1000), 256 - 32, "and leaves the rest to others");
+    assert_eq!(resets(pair.now, 0..1000), 0);
     pair.now += Duration::from_millis(10);
-    server.handle(pair.now, Address::default(), &packet, &mut |_, event| panic!("{event:?}"));
-    assert!(server.poll_transmit(pair.now).is_some());
+    assert_eq!(resets(pair.now, 0..1), 32);
+    assert_eq!(server.stats().drops.session, 20_000);
+}
+
+#[test]
+fn strangers_are_answered_less_while_sessions_are_served() {
+    let mut pair = Pair::open(1500);
+    // The second session of another server.
+    let mut old = Pair::open(1500);
+    old.client = Client::new(ClientConfig { incarnation: Incarnation(8), ..client_config(1500) }, None, old.now);
+    old.run();
+    old.request(&message(10, 10, 0));
+    old.poll_client();
+    let packet = old.to_server.pop_front().unwrap();
+    // In a period of its own.
+    let mut resets = |pair: &mut Pair| {
+        pair.now += Duration::from_millis(10);
+        let before = pair.server.stats().resets;
+        for sender in 5..1000 {
+            let from = Address { link: LinkId(sender), ..Address::default() };
+            pair.server.handle(pair.now, from, &packet, &mut |_, event| panic!("{event:?}"));
+            while pair.server.poll_transmit(pair.now).is_some() {}
+        }
+        pair.server.stats().resets - before
+    };
+    assert_eq!(resets(&mut pair), 256);
+    (0..100).for_each(|seed| pair.assert_round_trip(&message(10, 10, seed)));
+    assert_eq!(resets(&mut pair), 64);
+    assert_eq!(resets(&mut pair), 256, "nobody was served since");
 }
 
 #[test]
