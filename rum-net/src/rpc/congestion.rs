@@ -14,6 +14,8 @@ use std::time::{Duration, Instant};
 const FIRST_WINDOW: f32 = 4.0;
 /// Below one packet, time passes between an answer and the next packet (Swift, section 3.5).
 const MIN_WINDOW: f32 = 0.25;
+/// No longer than this: the delay may be the client's own, who was doing something else.
+const MAX_PAUSE: Duration = Duration::from_millis(1);
 /// What is left when nothing comes any more.
 const SILENT_WINDOW: f32 = 1.0;
 /// A window at which answers are hardly late because of other clients: they, too, have come so far.
@@ -108,7 +110,7 @@ impl Congestion {
 
     /// How long to wait with the next packet after an answer that took `delay`.
     pub fn pause(&self, delay: Duration) -> Duration {
-        if self.window < 1.0 { delay.mul_f32(1.0 / self.window - 1.0) } else { Duration::ZERO }
+        if self.window < 1.0 { delay.mul_f32(1.0 / self.window - 1.0).min(MAX_PAUSE) } else { Duration::ZERO }
     }
 
     /// An answer of so many packets, or to so many, came `delay` after what it answers was sent. `is_limiting` says that
@@ -263,7 +265,8 @@ mod tests {
         assert!((1490..=1510).contains(&sum), "{sum} packets in 1,000 round trips");
         assert_eq!(congestion.pause(LONG), Duration::ZERO);
         congestion.window = 0.5;
-        assert_eq!((congestion.window(), congestion.pause(LONG)), (1, LONG));
+        assert_eq!((congestion.window(), congestion.pause(LONG)), (1, MAX_PAUSE));
+        assert_eq!(congestion.pause(SHORT), SHORT);
     }
 
     #[test]
