@@ -6,20 +6,14 @@
 //! its own or asked for by it; it tells the slave how many packets of a long answer may be under way. A fabric
 //! that loses single packets (a bad cable) must not slow a session down, so a loss while delays are short costs little.
 //!
-//! Left out of Swift: separate end-host windows (the slave polls, its queue is part of the path).
+//! Left out of Swift: separate end-host windows (the slave polls, its queue is part of the path), and windows below one packet:
+//! a session may always have one request under way.
 
 use std::time::{Duration, Instant};
 
 /// Packets that may be under way before anything is known.
 const FIRST_WINDOW: f32 = 4.0;
-/// Below one packet, time passes between an answer and the next packet (Swift, section 3.5).
-const MIN_WINDOW: f32 = 0.25;
-/// No longer than this: the delay may be the client's own, who was doing something else.
-const MAX_PAUSE: Duration = Duration::from_millis(1);
-/// What is left when nothing comes any more.
-const SILENT_WINDOW: f32 = 1.0;
-/// A window at which answers are hardly late because of other clients: they, too, have come so far.
-const LONE_WINDOW: f32 = 0.5;
+const MIN_WINDOW: f32 = 1.0;
 /// The most packets of a session under way.
 pub const MAX_WINDOW: u32 = 512;
 /// Added to the window a round trip while delays are short.
@@ -34,12 +28,10 @@ const LOSS_LEAVES: f32 = 0.9;
 /// So much more than the way's own delay is no congestion: bursts, and a peer that was doing something else. The time is the
 /// same for all, so that all want the same queue.
 const QUEUE_NS: f32 = 100_000.0;
-/// Answers in a row that come late although the window is as small, after which the way itself is long: if their
+/// Answers in a row that come late although one packet at a time is sent, after which the way itself is long: if their
 /// delays differ by less than this part of the least. Those in a queue with others do.
 const LATE_ANSWERS: u32 = 16;
 const LATE_SPREAD: u64 = 8;
-/// Its multiples, less their whole parts, are spread evenly.
-const GOLDEN_RATIO: f32 = 0.618_034;
 /// How much longer a small window may wait: many sessions share the bottleneck then (Swift, section 3.5).
 const FLOW_SCALING_NS: f32 = 100_000.0;
 const FLOW_SCALING_MAX_WINDOW: f32 = 256.0;
@@ -69,9 +61,6 @@ impl Delay {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Congestion {
     window: f32,
-    /// What is added to the window before it is cut to whole packets: another part of one after each answer, so that a window
-    /// of one and a half packets is one and two in turn.
-    dither: f32,
     /// No delay was too long yet: the window grows by one a packet.
     starting: bool,
     /// The least delay in this period and in the one before it.
@@ -92,7 +81,6 @@ impl Congestion {
     pub fn new() -> Self {
         Self {
             window: FIRST_WINDOW,
-            dither: 0.0,
             starting: true,
             least_ns: [u64::MAX; 2],
             least_since: None,
@@ -105,12 +93,7 @@ impl Congestion {
 
     /// Packets that may be under way, from 1 to [`MAX_WINDOW`].
     pub fn window(&self) -> u32 {
-        ((self.window + self.dither) as u32).max(1)
-    }
-
-    /// How long to wait with the next packet after an answer that took `delay`.
-    pub fn pause(&self, delay: Duration) -> Duration {
-        if self.window < 1.0 { delay.mul_f32(1.0 / self.window - 1.0).min(MAX_PAUSE) } else { Duration::ZERO }
+        self.window as u32
     }
 
     /// An answer of so many packets, or to so many, came `delay` after what it answers was sent. `is_limiting` says that
@@ -119,23 +102,22 @@ impl Congestion {
         let nanoseconds = |time: Duration| time.as_secs() * 1_000_000_000 + u64::from(time.subsec_nanos());
         let (delay_ns, most_ns) = (nanoseconds(delay.least), nanoseconds(delay.most));
         self.own_ns = self.own_ns.min(self.least(now, most_ns));
-        self.dither = (self.dither + GOLDEN_RATIO).fract();
+        let is_alone = self.window() == MIN_WINDOW as u32;
         let late_ns = delay_ns as f32;
         // No target is below the least, and one costs two roots.
         let target_ns = if most_ns as f32 > QUEUE_NS { self.target() } else { QUEUE_NS };
         if most_ns as f32 <= target_ns {
             self.late = 0;
             if is_limiting {
-                self.window += packets as f32 * if self.starting { 1.0 } else { INCREASE / self.window.max(1.0) };
+                self.window += packets as f32 * if self.starting { 1.0 } else { INCREASE / self.window };
                 self.window = self.window.min(MAX_WINDOW as f32);
             }
         } else if late_ns <= target_ns {
             // It may have come in time.
+        } else if is_alone {
+            self.learn_way(delay_ns);
         } else {
             self.starting = false;
-            if self.window <= LONE_WINDOW {
-                self.learn_way(delay_ns);
-            }
             let excess = DECREASE * (late_ns - target_ns) / late_ns;
             self.decrease(now, Duration::from_nanos(delay_ns), 1.0 - excess.clamp(MIN_DECREASE, MAX_DECREASE));
         }
@@ -151,11 +133,12 @@ impl Congestion {
     /// Nothing has come for several timeouts in a row.
     pub fn on_silence(&mut self) {
         self.starting = false;
-        self.window = SILENT_WINDOW;
+        self.window = MIN_WINDOW;
     }
 
     /// The answer to a packet that was sent alone is late.
     fn learn_way(&mut self, delay_ns: u64) {
+        self.window = MIN_WINDOW;
         let [least, greatest] = if self.late == 0 { [delay_ns; 2] } else { self.late_ns };
         self.late_ns = [least.min(delay_ns), greatest.max(delay_ns)];
         self.late += 1;
@@ -251,22 +234,6 @@ mod tests {
         let (mut congestion, now) = (Congestion::new(), Instant::now());
         congestion.on_answer(now, exactly(SHORT), 1, false);
         assert_eq!(congestion.window(), FIRST_WINDOW as u32);
-    }
-
-    #[test]
-    fn a_window_of_one_and_a_half_is_one_and_two_in_turn_and_one_of_a_half_waits() {
-        let (mut congestion, mut now) = (Congestion { window: 1.5, ..Congestion::new() }, Instant::now());
-        let mut sum = 0;
-        for _ in 0..1000 {
-            now += SHORT;
-            congestion.on_answer(now, exactly(SHORT), 1, false);
-            sum += congestion.window();
-        }
-        assert!((1490..=1510).contains(&sum), "{sum} packets in 1,000 round trips");
-        assert_eq!(congestion.pause(LONG), Duration::ZERO);
-        congestion.window = 0.5;
-        assert_eq!((congestion.window(), congestion.pause(LONG)), (1, MAX_PAUSE));
-        assert_eq!(congestion.pause(SHORT), SHORT);
     }
 
     #[test]

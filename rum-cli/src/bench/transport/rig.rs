@@ -201,7 +201,7 @@ impl Rig {
     pub fn poll(&mut self, sink: &mut dyn FnMut(usize, Instant, ClientEvent<'_>)) {
         let now = Instant::now();
         let Self { station, sessions, by_id, .. } = self;
-        let received = station.receive(now, BURST, &mut |_, packet| {
+        station.receive(now, BURST, &mut |_, packet| {
             let id = packet.get(8..16).and_then(|id| id.try_into().ok()).map_or(0, u64::from_le_bytes);
             let newest = sessions.len().saturating_sub(1);
             let number = if newest == 0 { 0 } else { by_id.get(&id).copied().unwrap_or(newest) };
@@ -213,9 +213,6 @@ impl Rig {
                 sink(number, now, event);
             });
         });
-        if received < BURST {
-            sessions.iter_mut().for_each(|session| session.looked(now));
-        }
         let mut sent = false;
         for number in 0..self.sessions.len() {
             sent |= self.send(now, number);

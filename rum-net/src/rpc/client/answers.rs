@@ -94,7 +94,6 @@ impl Client {
             self.rtt.sample(delay.most);
         }
         self.congestion.on_answer(now, delay, 1, is_limiting);
-        self.paced_until = now + self.congestion.pause(delay.least);
     }
 
     /// The delay of what is handled now and was sent then, and of which the server had the request for `idle`: it came after
@@ -169,7 +168,6 @@ impl Client {
             let arrived = std::mem::take(&mut self.arrived);
             let delay = self.delay_since(now, sent_at, Duration::ZERO);
             self.congestion.on_answer(now, delay, arrived, is_limiting);
-            self.paced_until = now + self.congestion.pause(delay.least);
         }
     }
 }

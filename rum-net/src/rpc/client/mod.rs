@@ -215,8 +215,6 @@ pub struct Client {
     earliest: Option<Instant>,
     rtt: RttEstimator,
     congestion: Congestion,
-    /// No fragment of a request is sent before.
-    paced_until: Instant,
     checksummer: Checksummer,
     /// A packet to be sealed.
     sealed: Box<[u8]>,
@@ -287,7 +285,6 @@ impl Client {
             earliest: Some(now),
             rtt: RttEstimator::default(),
             congestion: Congestion::new(),
-            paced_until: now,
             checksummer: Checksummer::new(),
             sealed: vec![0; seal_bytes].into_boxed_slice(),
             opened: vec![0; seal_bytes].into_boxed_slice(),
@@ -559,10 +556,7 @@ impl Client {
             return Some(Sent::Ack(index));
         }
         if self.single | self.bulk != 0 && self.under_way() < self.congestion.window() {
-            if now >= self.paced_until {
-                return Some(self.choose_fragment(now));
-            }
-            self.wake_at(self.paced_until);
+            return Some(self.choose_fragment(now));
         }
         if std::mem::take(&mut self.keep_alive_due) {
             return Some(Sent::KeepAlive);
