@@ -569,7 +569,7 @@ fn strangers_are_answered_less_while_sessions_are_served() {
     old.poll_client();
     let packet = old.to_server.pop_front().unwrap();
     // In a period of its own.
-    let mut resets = |pair: &mut Pair| {
+    let resets = |pair: &mut Pair| {
         pair.now += Duration::from_millis(10);
         let before = pair.server.stats().resets;
         for sender in 5..1000 {
