@@ -23,10 +23,6 @@ const COOKIE_PERIOD: Duration = Duration::from_secs(4);
 const PERIOD: Duration = Duration::from_millis(10);
 /// Answers to packets of unknown sessions and to hellos without a session, at most in each period.
 const MAX_STRANGERS: u32 = 256;
-/// The same while sessions are served, whose answers go out by the same port: after a period with at least `BUSY` packets of
-/// theirs.
-const MAX_STRANGERS_BUSY: u32 = 64;
-const BUSY: u32 = 64;
 /// What one of the senders may have of them, as a part: the others get theirs while one floods.
 const SENDER_SHARE: u32 = 8;
 /// Senders are told apart by a hash into so many.
@@ -54,53 +50,34 @@ pub(super) struct Admission {
     secret: [u8; 32],
     strangers: u32,
     by_sender: [u8; SENDERS],
-    max_strangers: u32,
     handshakes: u32,
-    /// Packets of sessions in this period.
-    served: u32,
     period: Instant,
 }
 
 impl Admission {
     pub fn new(keys: Option<Arc<KeyFile>>, secret: [u8; 32], now: Instant) -> Self {
         let cookies = Cookies::new(&Key::from_bytes(secret), COOKIE_PERIOD, now);
-        Self {
-            keys,
-            cookies,
-            secret,
-            strangers: 0,
-            by_sender: [0; SENDERS],
-            max_strangers: MAX_STRANGERS,
-            handshakes: 0,
-            served: 0,
-            period: now,
-        }
+        Self { keys, cookies, secret, strangers: 0, by_sender: [0; SENDERS], handshakes: 0, period: now }
     }
 
     fn begin_period(&mut self, now: Instant) {
         if now.saturating_duration_since(self.period) >= PERIOD {
-            self.max_strangers = if self.served < BUSY { MAX_STRANGERS } else { MAX_STRANGERS_BUSY };
             self.by_sender = [0; SENDERS];
-            (self.period, self.strangers, self.handshakes, self.served) = (now, 0, 0, 0);
+            (self.period, self.strangers, self.handshakes) = (now, 0, 0);
         }
-    }
-
-    /// Notes a packet of a session.
-    pub fn serve(&mut self) {
-        self.served = self.served.saturating_add(1);
     }
 
     /// Limits the rate of answers to packets that belong to no session, in sum and to one sender.
     fn may_answer_stranger(&mut self, now: Instant, from: Address) -> bool {
         self.begin_period(now);
-        if self.strangers == self.max_strangers {
+        if self.strangers == MAX_STRANGERS {
             return false;
         }
         // Nobody outside can tell whose share is whose.
         let mut hasher = DefaultHasher::new();
         (self.secret, from.bytes()).hash(&mut hasher);
         let answered = &mut self.by_sender[hasher.finish() as usize % SENDERS];
-        if u32::from(*answered) == self.max_strangers / SENDER_SHARE {
+        if u32::from(*answered) == MAX_STRANGERS / SENDER_SHARE {
             return false;
         }
         *answered += 1;

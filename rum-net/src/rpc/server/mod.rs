@@ -264,7 +264,6 @@ impl Server {
         sink: &mut dyn FnMut(&mut Responder<'_>, ServerEvent<'_>),
     ) {
         let Some(session) = self.sessions.get_mut(header.session) else { return };
-        self.admission.serve();
         session.heard = now;
         session.proven = true;
         session.address = Some(from);

@@ -559,33 +559,6 @@ fn strangers_are_answered_at_a_limited_rate() {
 }
 
 #[test]
-fn strangers_are_answered_less_while_sessions_are_served() {
-    let mut pair = Pair::open(1500);
-    // The second session of another server.
-    let mut old = Pair::open(1500);
-    old.client = Client::new(ClientConfig { incarnation: Incarnation(8), ..client_config(1500) }, None, old.now);
-    old.run();
-    old.request(&message(10, 10, 0));
-    old.poll_client();
-    let packet = old.to_server.pop_front().unwrap();
-    // In a period of its own.
-    let resets = |pair: &mut Pair| {
-        pair.now += Duration::from_millis(10);
-        let before = pair.server.stats().resets;
-        for sender in 5..1000 {
-            let from = Address { link: LinkId(sender), ..Address::default() };
-            pair.server.handle(pair.now, from, &packet, &mut |_, event| panic!("{event:?}"));
-            while pair.server.poll_transmit(pair.now).is_some() {}
-        }
-        pair.server.stats().resets - before
-    };
-    assert_eq!(resets(&mut pair), 256);
-    (0..100).for_each(|seed| pair.assert_round_trip(&message(10, 10, seed)));
-    assert_eq!(resets(&mut pair), 64);
-    assert_eq!(resets(&mut pair), 256, "nobody was served since");
-}
-
-#[test]
 fn a_full_server_refuses_and_says_so() {
     let mut pair = Pair::new(1500);
     for number in 0..5 {
