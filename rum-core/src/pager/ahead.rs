@@ -33,7 +33,7 @@ impl Batch {
     }
 }
 
-/// The batches that no touch has reached yet, oldest first.
+/// The batches that no touch has reached yet, in no order.
 #[derive(Default)]
 pub struct Ahead {
     batches: [Option<Batch>; MAX_BATCHES],

@@ -140,27 +140,25 @@ impl Core {
             return None;
         };
         self.local.streams.advanced(first, frames.count);
-        for page in first.0..first.0 + frames.count as u32 {
-            self.local.table.apply(PageNumber(page), PageEvent::FetchStarted);
-        }
+        self.local.apply(first, frames.count, PageEvent::FetchStarted);
         self.send_read(tag);
         Some((tag, frames))
     }
 
     /// Sends for the pages from `page` on, which nobody has touched yet.
     fn read_ahead(&mut self, page: PageNumber) {
-        let most = self.local.budget_pages / WINDOW_SHARE;
         if page.0 as usize >= self.local.table.len() || self.local.binding(page).is_none() {
             return;
         }
         let wanted = self.window(page);
         let count = self.local.run_of(page, PageState::Remote, wanted);
-        while count > 0 && (self.local.ahead.is_full() || self.local.ahead.pages() + count > most) {
-            let Some(oldest) = self.local.ahead.take_oldest_ready() else { return };
-            self.local.let_go(oldest);
-        }
         if count == 0 {
             return;
+        }
+        let most = self.local.budget_pages / WINDOW_SHARE;
+        while self.local.ahead.is_full() || self.local.ahead.pages() + count > most {
+            let Some(oldest) = self.local.ahead.take_oldest_ready() else { return };
+            self.local.let_go(oldest);
         }
         self.make_room(count);
         self.make_run(count);

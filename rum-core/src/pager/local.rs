@@ -228,7 +228,8 @@ impl Local {
         self.staging.put_back(batch.frames);
     }
 
-    fn apply(&mut self, first: PageNumber, count: usize, event: PageEvent) {
+    /// The same happens to pages side by side.
+    pub fn apply(&mut self, first: PageNumber, count: usize, event: PageEvent) {
         (first.0..first.0 + count as u32).for_each(|page| self.table.apply(PageNumber(page), event));
     }
 
