@@ -90,6 +90,8 @@ impl Side {
             port.wait(LONG, wake).expect("a wait");
             let took = start.elapsed();
             let got = port.receive(1, sink) > 0;
+            // A port does not sleep until its changes are taken; the peer may be long in coming.
+            port.link_changes(&mut |_, _| {});
             let over = is_over.load(Ordering::Acquire);
             assert!(took < TOO_LONG, "{name}: a wait of {took:?} after {self:?}, packet {got}");
             if got || over {
@@ -123,12 +125,13 @@ fn soak<A: Port, B: Port>(name: &str, mut answering: A, open: impl FnOnce() -> B
             }) {
                 answering.transmit(from, &[&packet]).expect("room for an answer");
                 answering.flush();
-                answering.link_changes(&mut |_, _| {});
             }
             side.blocked = blocked_so_far() - before;
             tell.send(side).expect("it is waited for");
         });
         let mut asking = open();
+        // The other side sleeps meanwhile: a link that has just opened keeps nobody awake.
+        std::thread::sleep(Duration::from_millis(50));
         let (mut side, mut dice) = (Side::default(), Dice(seed + 1));
         let before = blocked_so_far();
         let mut round = 0u64;
