@@ -1,9 +1,11 @@
 //! What orders a group's decisions: ballots order leaders, slots order entries.
 
+use serde::{Deserialize, Serialize};
+
 use crate::members::MemberId;
 
 /// A place in the log. The first entry has slot 1.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default, Serialize, Deserialize)]
 pub struct Slot(pub u64);
 
 impl Slot {
@@ -34,13 +36,13 @@ impl Slot {
 /// Counts how often a member came back without its memory. Messages of an earlier life are void: what it promised then is
 /// forgotten (the crash vectors of Michael, Ports, Sharma and Szekeres, "Recovering Shared Objects Without Stable
 /// Storage", DISC 2017). A restart with disk goes on in the same life.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default, Serialize, Deserialize)]
 pub struct Life(pub u32);
 
 /// Names one attempt of one member to lead. Of two, the greater wins: the numbers of Lamport, "Paxos Made Simple" (2001),
 /// section 2.2, which different members draw from disjoint sets. The life is part of it, so that a member that
 /// lost its memory can never repeat a ballot.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default, Serialize, Deserialize)]
 pub struct Ballot {
     /// Greater than that of any ballot that the member had heard of.
     pub round: u64,

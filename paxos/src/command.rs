@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
+
 use crate::members::Configuration;
 
 /// What the log's entries are to the core: something cheap to clone, an `Arc` as a rule, that knows its size.
@@ -11,7 +13,7 @@ pub trait Entry: Clone {
 }
 
 /// What a slot decides.
-#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
 pub enum Command<E> {
     /// Nothing: fills a slot, or shows a new leader that its ballot can decide.
     Noop,
@@ -32,7 +34,7 @@ impl<E: Entry> Command<E> {
 }
 
 /// Commands of slots in a row, shared by the messages and records that carry them. One command costs no allocation, several cost one.
-#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
 pub enum Batch<E> {
     /// No command: a message that only keeps contact.
     Empty,

@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use serde::{Deserialize, Serialize};
+
 use crate::ballot::Life;
 
 /// The most members that a group can have at a time, learners included.
@@ -9,8 +11,23 @@ pub const MAX_MEMBERS: usize = 16;
 
 /// A member's place in its group, less than [`MAX_MEMBERS`]. The wiring knows which slave has which place. A slave that
 /// takes the place of a former member starts blank, like one that lost its memory.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default, Serialize, Deserialize)]
+#[serde(try_from = "u8", into = "u8")]
 pub struct MemberId(u8);
+
+impl TryFrom<u8> for MemberId {
+    type Error = &'static str;
+
+    fn try_from(place: u8) -> Result<Self, Self::Error> {
+        Self::new(place).ok_or("a group has no such place")
+    }
+}
+
+impl From<MemberId> for u8 {
+    fn from(member: MemberId) -> Self {
+        member.0
+    }
+}
 
 impl MemberId {
     /// The first place.
@@ -32,7 +49,7 @@ impl MemberId {
 }
 
 /// A set of distinct members.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
 pub struct MemberSet(u16);
 
 impl MemberSet {
@@ -125,7 +142,7 @@ impl fmt::Debug for MemberSet {
 
 /// Who takes part in deciding an entry. It changes by entries of the log itself, one member at a time; an entry is
 /// decided by the configuration in force for its slot, which is that of the last change before it.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default, Serialize, Deserialize)]
 pub struct Configuration {
     /// Those who promise, accept and can lead.
     pub voters: MemberSet,
@@ -193,7 +210,7 @@ impl Configuration {
 }
 
 /// A change of one member.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
 pub enum Change {
     /// A new member receives what the group has.
     AddLearner(MemberId),
@@ -240,7 +257,7 @@ pub enum ChangeError {
 }
 
 /// The latest life of each member that is known.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default, Serialize, Deserialize)]
 pub struct Lives([Life; MAX_MEMBERS]);
 
 impl Lives {

@@ -3,6 +3,8 @@
 
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use crate::{
     ballot::{Ballot, Life, Slot},
     command::{Batch, Command},
@@ -10,7 +12,7 @@ use crate::{
 };
 
 /// A message from one member to another.
-#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
 pub struct Message<E> {
     /// The sender's place; the wiring makes sure that it is the sender's.
     pub from: MemberId,
@@ -21,7 +23,7 @@ pub struct Message<E> {
 }
 
 /// What a message says.
-#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
 pub enum Body<E> {
     /// Would you promise? Nothing is promised yet.
     PreVote(PreVote),
@@ -56,7 +58,7 @@ pub enum Body<E> {
 }
 
 /// Ongaro, "Consensus: Bridging Theory and Practice" (2014), section 9.6.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
 pub struct PreVote {
     /// In which the sender would lead.
     pub ballot: Ballot,
@@ -67,7 +69,7 @@ pub struct PreVote {
 }
 
 /// Lamport, "Paxos Made Simple", phase 1a.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
 pub struct Prepare {
     /// In which the sender wants to lead.
     pub ballot: Ballot,
@@ -78,7 +80,7 @@ pub struct Prepare {
 }
 
 /// Lamport, "Paxos Made Simple", phase 1b.
-#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
 pub struct Promise<E> {
     /// Less than this the sender will not accept any more.
     pub ballot: Ballot,
@@ -95,7 +97,7 @@ pub struct Promise<E> {
 }
 
 /// Why somebody was refused.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
 pub enum Refusal {
     /// A greater ballot was promised.
     Outbid,
@@ -108,7 +110,7 @@ pub enum Refusal {
 }
 
 /// An answer that says no.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
 pub struct Refuse {
     /// Of what is refused.
     pub ballot: Ballot,
@@ -119,7 +121,7 @@ pub struct Refuse {
 }
 
 /// Lamport, "Paxos Made Simple", phase 2a, for slots in a row.
-#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
 pub struct Accept<E> {
     /// The leader's.
     pub ballot: Ballot,
@@ -140,7 +142,7 @@ pub struct Accept<E> {
 }
 
 /// Lamport, "Paxos Made Simple", phase 2b, for slots in a row.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
 pub struct Accepted {
     /// Of the phase 2a.
     pub ballot: Ballot,
@@ -161,7 +163,7 @@ pub struct Accepted {
 }
 
 /// Asks for what the sender forgot. Liskov and Cowling, "Viewstamped Replication Revisited", section 4.3.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
 pub struct Recover {
     /// Drawn for this question: answers to others do not count.
     pub nonce: u64,
@@ -172,7 +174,7 @@ pub struct Recover {
 }
 
 /// Tells a member that lost its memory.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
 pub struct Recovered {
     /// Of the question.
     pub nonce: u64,
@@ -191,7 +193,7 @@ pub struct Recovered {
 }
 
 /// What a member knows of the group's past.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
 pub enum Memory {
     /// All that it ever promised and accepted.
     Whole,
@@ -204,7 +206,7 @@ pub enum Memory {
 }
 
 /// Asks for the pages that were written after `since`.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
 pub struct StateRequest {
     /// The last slot that the sender has applied.
     pub since: Slot,
@@ -215,7 +217,7 @@ pub struct StateRequest {
 }
 
 /// The answer to that.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
 pub struct StateOffer {
     /// As asked for.
     pub since: Slot,

@@ -1,7 +1,5 @@
 //! What a client is told from outside: the environment, and through it machines.csv.
 
-mod machines;
-
 use std::{
     env,
     ffi::OsString,
@@ -9,40 +7,27 @@ use std::{
 };
 
 use rum_net::{
-    port::MacAddr,
     seal::{ClientKey, KeyFile, KeyFileError, is_name},
-    station::spec::LinkSpec,
     units::available_bytes,
 };
 
 use crate::fault::EngineKind;
 
-pub use machines::parse_machines;
-pub use rum_net::units::parse_bytes;
+pub use rum_net::{
+    machines::{Machine, Machines, MachinesError, parse_machines},
+    units::parse_bytes,
+};
 
 /// The least local budget in bytes: one instruction may touch several pages at once, and each running thread needs its own.
 pub const MIN_LOCAL_BUDGET_BYTES: u64 = 64 << 10;
-
-/// A slave, as a line of machines.csv names it: `ip,mac[,link[,name[,memory]]]`.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Machine {
-    /// First column: on a UDP link the slave's IPv4 address; else not interpreted beyond being an address.
-    pub ip: String,
-    /// Second column; zero if it is empty, as it may be on a UDP link: then the slave is asked for by ARP.
-    pub mac: MacAddr,
-    /// Third column: how the client reaches it.
-    pub link: LinkSpec,
-    /// Fourth column.
-    pub name: Option<String>,
-    /// Fifth column: its capacity in bytes, for information.
-    pub memory_bytes: Option<u64>,
-}
 
 /// All that `Grid::join` needs.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Config {
     /// The slaves.
     pub machines: Vec<Machine>,
+    /// How many of them keep each page: 1, 3 or 5.
+    pub replication_factor: usize,
     /// The most bytes of the region that may be resident.
     pub local_budget_bytes: u64,
     /// The engine asked for, or `None` for the best this machine allows.
@@ -54,28 +39,9 @@ pub struct Config {
 /// What is wrong with machines.csv or the environment; one line that names file, line and column.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum ConfigError {
-    /// The file cannot be read.
-    #[error("{path}: {why}")]
-    Unreadable {
-        /// The file.
-        path: String,
-        /// Why not, and what to do.
-        why: String,
-    },
-    /// A line is wrong.
-    #[error("{path}:{line}:{column}: {what}; expected {expected}")]
-    Line {
-        /// The file.
-        path: String,
-        /// Line, from 1.
-        line: usize,
-        /// Column of the field's first character, from 1.
-        column: usize,
-        /// What stands there.
-        what: String,
-        /// What should.
-        expected: String,
-    },
+    /// machines.csv.
+    #[error(transparent)]
+    Machines(#[from] MachinesError),
     /// An environment variable is wrong.
     #[error("{name}={value:?}: expected {expected}")]
     Environment {
@@ -124,9 +90,10 @@ impl Config {
         let budget = parsed(variable, "RUM_LOCAL_BUDGET", "a size of 64K or more, such as 64M or 1.5G", |text| {
             parse_bytes(text).filter(|bytes| *bytes >= MIN_LOCAL_BUDGET_BYTES)
         })?;
-        let machines = read_machines(&path, default_link.as_ref())?;
+        let Machines { slaves, replication_factor } = Machines::read(&path, default_link.as_ref())?;
         let key = read_key(variable)?;
-        Ok(Self { machines, local_budget_bytes: budget.unwrap_or_else(default_budget_bytes), engine, key })
+        let local_budget_bytes = budget.unwrap_or_else(default_budget_bytes);
+        Ok(Self { machines: slaves, replication_factor, local_budget_bytes, engine, key })
     }
 }
 
@@ -143,16 +110,6 @@ fn read_key(variable: &dyn Fn(&str) -> Option<OsString>) -> Result<Option<Client
         (None, Some(name)) => Err(ConfigError::KeyNameAlone(name)),
         (None, None) => Ok(None),
     }
-}
-
-/// Reads machines.csv. Lines without a link column get `default_link`.
-pub fn read_machines(path: &Path, default_link: Option<&LinkSpec>) -> Result<Vec<Machine>, ConfigError> {
-    let shown = path.display().to_string();
-    let bytes = std::fs::read(path).map_err(|error| ConfigError::Unreadable {
-        path: shown.clone(),
-        why: format!("cannot read machines.csv: {error}; write one `ip,mac,link` a line, one line a slave"),
-    })?;
-    parse_machines(&shown, &bytes, default_link)
 }
 
 /// Reads an environment variable; an empty one counts as unset.

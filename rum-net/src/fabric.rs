@@ -7,7 +7,7 @@ use std::{
 };
 
 use crate::{
-    port::{Address, MacAddr, Port, TransmitError, open_client, spec::PortSpec},
+    port::{Address, MacAddr, Port, TransmitError, absent::AbsentPort, open_client, spec::PortSpec, vhost_user},
     rpc::{
         Incarnation,
         client::{Busy, Client, ClientConfig, ClientEvent, RequestId},
@@ -83,6 +83,13 @@ impl Fabric {
         Ok(self.add_session(attachment, address, max_request_bytes))
     }
 
+    /// As `add_peer`, for a slave on a vhost-user socket that may not be there yet: `reopen_closed_ports` looks for it.
+    pub fn add_absent_peer(&mut self, link: &LinkSpec, mac: MacAddr, max_request_bytes: usize) -> PeerIndex {
+        let port = AbsentPort::new(link.to_string(), vhost_user::MTU, true);
+        let attachment = self.attach(Station::raw(Box::new(port)), link.clone());
+        self.add_session(attachment, Address { mac, ..Address::default() }, max_request_bytes)
+    }
+
     /// As `add_peer`, for a port that is open already, with raw framing, and has this slave alone behind it.
     pub fn add_peer_on(&mut self, port: Box<dyn Port>, mac: MacAddr, max_request_bytes: usize) -> PeerIndex {
         let link = PortSpec::Vdev(port.name().to_owned()).into();
@@ -128,6 +135,11 @@ impl Fabric {
         transports.sort_unstable();
         transports.dedup();
         transports
+    }
+
+    /// Whether the port towards a slave is open.
+    pub fn is_port_open(&self, peer: PeerIndex) -> bool {
+        !self.attachments[self.peers[peer.0].attachment].station.is_closed()
     }
 
     /// Of this client.
@@ -212,19 +224,42 @@ impl Fabric {
 
     /// Opens ports anew whose other end has gone, if it is back. To be called now and then, outside fault handlers.
     pub fn reopen_closed_ports(&mut self) {
+        self.prepare();
+        self.look_for_closed_ports();
+        for index in 0..self.attachments.len() {
+            if self.attachments[index].station.is_closed()
+                && let Ok(port) = open_client(&self.attachments[index].link.port)
+            {
+                self.replace_port(index, port);
+            }
+        }
+    }
+
+    /// Makes what sessions that open anew will need. To be called now and then, outside fault handlers.
+    pub fn prepare(&mut self) {
         for peer in &mut self.peers {
             peer.client.prepare();
         }
-        for attachment in &mut self.attachments {
-            // A port that is hardly polled would not notice for long that its other end has gone; a wait looks.
+    }
+
+    /// A port that is hardly polled would not notice for long that its other end has gone; this looks.
+    pub fn look_for_closed_ports(&mut self) {
+        for attachment in self.attachments.iter_mut().filter(|attachment| !attachment.station.is_closed()) {
             let _ = attachment.station.wait(Duration::ZERO, None);
         }
-        for (index, attachment) in self.attachments.iter_mut().enumerate().filter(|(_, a)| a.station.is_closed()) {
-            let Ok(port) = open_client(&attachment.link.port) else { continue };
-            attachment.station.replace_port(port);
-            for peer in self.peers.iter_mut().filter(|peer| peer.attachment == index) {
-                peer.client.keep_alive(Instant::now());
-            }
+    }
+
+    /// Ports whose other end has gone, with a number that `replace_port` takes.
+    pub fn closed_ports(&self) -> impl Iterator<Item = (usize, &PortSpec)> {
+        let closed = self.attachments.iter().enumerate().filter(|(_, attachment)| attachment.station.is_closed());
+        closed.map(|(index, attachment)| (index, &attachment.link.port))
+    }
+
+    /// Puts another port in the place of one that is closed.
+    pub fn replace_port(&mut self, index: usize, port: Box<dyn Port>) {
+        self.attachments[index].station.replace_port(port);
+        for peer in self.peers.iter_mut().filter(|peer| peer.attachment == index) {
+            peer.client.keep_alive(Instant::now());
         }
     }
 }

@@ -1,11 +1,13 @@
 //! The network of RUM, in layers: `wire` (packet views), `seal` (lets in who has a key, and hides and guards what they
 //! say), `rpc` (a reliable request/response endpoint without I/O and without a clock), `port` (packet interfaces) and
 //! `station` (a port with the framing on it: raw Ethernet, or IPv4 and UDP). `fabric` joins them for a client: one session
-//! with every slave, over one port or several.
+//! with every slave, over one port or several. `machines` reads who the slaves are, `placement` says which of them keeps what.
 #![deny(unsafe_code)]
 
 pub mod fabric;
+pub mod machines;
 pub mod packet;
+pub mod placement;
 pub mod port;
 pub mod rpc;
 pub mod seal;

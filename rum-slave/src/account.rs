@@ -4,11 +4,12 @@
 use std::collections::HashMap;
 
 use rum_net::{EXTENT_BYTES, seal::KeyFile};
+use serde::{Deserialize, Serialize};
 
 use crate::quota::{Full, Quota};
 
 /// An account's number.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
 pub struct AccountId(u32);
 
 impl AccountId {
@@ -17,7 +18,7 @@ impl AccountId {
 }
 
 /// All accounts of a slave.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Accounts {
     by_name: HashMap<String, AccountId>,
     quotas: Vec<Quota>,
@@ -57,6 +58,22 @@ impl Accounts {
         match name {
             None => Some(AccountId::NOBODY),
             Some(name) => self.by_name.get(name).copied(),
+        }
+    }
+
+    /// Gives an account a quota, whatever it holds; it is opened if there is none of this number.
+    pub fn limit(&mut self, id: AccountId, extents: u64) {
+        let at = id.0 as usize;
+        if at >= self.quotas.len() {
+            self.quotas.resize(at + 1, Quota::new(u64::MAX));
+        }
+        self.quotas[at].limit(extents);
+    }
+
+    /// Forgets who holds how much.
+    pub fn hold_nothing(&mut self) {
+        for quota in &mut self.quotas {
+            *quota = Quota::new(quota.capacity());
         }
     }
 

@@ -4,12 +4,19 @@
 //! that is checked against the table's length. The generation rises whenever the place is used anew, so that a name
 //! from before never reaches what is there now.
 
+use std::{collections::HashMap, io};
+
 use rum_net::{
+    EXTENT_PAGES,
     rpc::Incarnation,
     wire::message::{ExtentRef, Status},
 };
 
-use crate::{account::AccountId, frames::Frames};
+use crate::{
+    account::AccountId,
+    frames::{Frames, PageNumber},
+    group::image::{PlaceImage, PlaceState},
+};
 
 /// Who may read and write an extent.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -39,6 +46,15 @@ pub struct Extent {
     pub account: AccountId,
     /// Its pages.
     pub frames: Frames,
+    /// Where pages are replicated: which slot of the group's log wrote each of them last; 0 for none.
+    pub written: Option<Box<[u64; EXTENT_PAGES]>>,
+}
+
+impl Extent {
+    /// The slot that wrote a page last.
+    pub fn written(&self, page: PageNumber) -> u64 {
+        self.written.as_ref().map_or(0, |written| written[usize::from(page)])
+    }
 }
 
 #[derive(Debug)]
@@ -72,14 +88,19 @@ impl ExtentTable {
         Self { places: Vec::new(), free: Vec::new(), first_generation }
     }
 
+    /// As for `new`, from now on.
+    pub fn set_first_generation(&mut self, first_generation: u32) {
+        self.first_generation = first_generation;
+    }
+
     /// Puts an extent into a free place and gives its name.
-    pub fn insert(&mut self, owner: Owner, account: AccountId, frames: Frames) -> ExtentRef {
+    pub fn insert(&mut self, extent: Extent) -> ExtentRef {
         let index = self.free.pop().unwrap_or_else(|| {
             self.places.push(Place { generation: self.first_generation, state: Use::Free });
             u32::try_from(self.places.len() - 1).expect("memory for 4 billion extents")
         });
         let place = &mut self.places[index as usize];
-        place.state = Use::Used(Extent { owner, account, frames });
+        place.state = Use::Used(extent);
         ExtentRef { index, generation: place.generation }
     }
 
@@ -119,6 +140,65 @@ impl ExtentTable {
         }
     }
 
+    /// What is in each place, and the free places.
+    pub fn image(&self) -> (Vec<PlaceImage>, Vec<u32>) {
+        let image = |place: &Place| PlaceImage {
+            generation: place.generation,
+            state: match &place.state {
+                Use::Free => PlaceState::Free,
+                Use::Retired => PlaceState::Retired,
+                Use::Used(Extent { owner, account, .. }) => {
+                    let client = if let Owner::Client(client) = owner { Some(client.0) } else { None };
+                    PlaceState::Used { client, account: *account }
+                }
+            },
+        };
+        (self.places.iter().map(image).collect(), self.free.clone())
+    }
+
+    /// The table of an image. Extents that this one has, too, keep their pages.
+    ///
+    /// # Errors
+    /// When there is no address space left for others; this table is empty then.
+    pub fn become_image(&mut self, places: Vec<PlaceImage>, free: Vec<u32>) -> io::Result<()> {
+        let had = std::mem::take(&mut self.places).into_iter().zip(0..);
+        let mut had: HashMap<(u32, u32), Extent> = had
+            .filter_map(|(place, index)| match place.state {
+                Use::Used(extent) => Some(((index, place.generation), extent)),
+                Use::Free | Use::Retired => None,
+            })
+            .collect();
+        self.free = free;
+        for (place, index) in places.into_iter().zip(0..) {
+            let state = match place.state {
+                PlaceState::Free => Use::Free,
+                PlaceState::Retired => Use::Retired,
+                PlaceState::Used { client, account } => {
+                    let owner = client.map_or(Owner::Named, |client| Owner::Client(Incarnation(client)));
+                    let (frames, written) = match had.remove(&(index, place.generation)) {
+                        Some(extent) => (extent.frames, extent.written),
+                        None => (Frames::map()?, Some(Box::new([0; EXTENT_PAGES]))),
+                    };
+                    Use::Used(Extent { owner, account, frames, written })
+                }
+            };
+            self.places.push(Place { generation: place.generation, state });
+        }
+        Ok(())
+    }
+
+    /// How many places there are.
+    pub fn places(&self) -> u32 {
+        self.places.len() as u32
+    }
+
+    /// The extent in a place, if there is one.
+    pub fn at(&self, index: u32) -> Option<(ExtentRef, &Extent)> {
+        let place = self.places.get(index as usize)?;
+        let Use::Used(extent) = &place.state else { return None };
+        Some((ExtentRef { index, generation: place.generation }, extent))
+    }
+
     /// All extents in use, with their names.
     pub fn iter(&self) -> impl Iterator<Item = (ExtentRef, &Extent)> {
         self.places.iter().zip(0..).filter_map(|(place, index)| match &place.state {
@@ -135,7 +215,8 @@ mod tests {
     const CLIENT: Owner = Owner::Client(Incarnation(1));
 
     fn insert(table: &mut ExtentTable) -> ExtentRef {
-        table.insert(CLIENT, AccountId::NOBODY, Frames::map().unwrap())
+        let frames = Frames::map().unwrap();
+        table.insert(Extent { owner: CLIENT, account: AccountId::NOBODY, frames, written: None })
     }
 
     #[test]

@@ -12,10 +12,17 @@ use std::{
 
 use clap::Parser;
 use rum_net::{
+    machines::Machines,
     port::{inject::Faults, middleware::Middlewares},
     station::spec::LinkSpec,
 };
-use rum_slave::{Options, Slave, access, port, server::End, stop::stop, units};
+use rum_slave::{
+    Options, Slave, access, port,
+    replication::{ReplicationOptions, can_reach_others},
+    server::End,
+    stop::stop,
+    units,
+};
 use tracing_subscriber::EnvFilter;
 
 /// Serves a part of this machine's memory to RUM's clients.
@@ -44,6 +51,10 @@ struct Arguments {
     /// Serve whoever reaches the port, without keys and unencrypted, also on a network.
     #[arg(long)]
     insecure: bool,
+    /// The grid that this slave is one of: a machines.csv with a line `# rf=3`. What it keeps is then replicated on as many
+    /// slaves; it finds itself by its link or its name.
+    #[arg(long, value_name = "FILE")]
+    machines: Option<PathBuf>,
     /// For tests: lose, double, reorder, damage or delay packets, such as loss=0.01,dup=0.01,latency=50us,rate=1Gbit,seed=7.
     #[arg(long, value_name = "FAULTS")]
     inject: Option<Faults>,
@@ -82,7 +93,9 @@ fn serve(arguments: Arguments) -> Result<ExitCode, String> {
     let middlewares = Middlewares { faults: arguments.inject, capture: arguments.capture };
     let ports = port::open_links(&arguments.ports, arguments.force, &middlewares);
     let ports = ports.map_err(|error| error.to_string())?;
-    let options = Options { name: arguments.name, lease: arguments.lease, keys, ..Options::new(arguments.memory) };
+    let replication = replication(&arguments)?;
+    let options =
+        Options { name: arguments.name, lease: arguments.lease, keys, replication, ..Options::new(arguments.memory) };
     let mut slave = Slave::new(ports, options).map_err(|error| error.to_string())?;
     say(&slave.ready_line());
     let end = slave.run(&stop);
@@ -97,6 +110,21 @@ fn serve(arguments: Arguments) -> Result<ExitCode, String> {
             ExitCode::FAILURE
         }
     })
+}
+
+/// Who replicates with whom; nobody at a replication factor of 1.
+fn replication(arguments: &Arguments) -> Result<Option<ReplicationOptions>, String> {
+    let Some(path) = &arguments.machines else { return Ok(None) };
+    let machines = Machines::read(path, arguments.ports.first()).map_err(|error| error.to_string())?;
+    if machines.replication_factor == 1 {
+        return Ok(None);
+    }
+    if let Some(port) = arguments.ports.iter().find(|port| !can_reach_others(&port.port)) {
+        return Err(format!("{port} does not replicate yet: expected vhost:PATH or af_packet:IFACE for rf above 1"));
+    }
+    let shown = path.display().to_string();
+    let options = ReplicationOptions::find(machines, &shown, arguments.name.as_deref(), &arguments.ports);
+    options.map(Some).map_err(|error| error.to_string())
 }
 
 /// What was dropped, by reason, as the end of a line: `, dropped: missed 3, rpc_checksum 12`.

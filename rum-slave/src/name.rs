@@ -41,6 +41,11 @@ impl NameTable {
         self.objects.remove(hash)
     }
 
+    /// All objects with their names, in any order.
+    pub fn iter(&self) -> impl Iterator<Item = (&NameHash, &NamedObject)> {
+        self.objects.iter()
+    }
+
     /// How many objects there are.
     pub fn len(&self) -> usize {
         self.objects.len()

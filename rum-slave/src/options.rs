@@ -4,6 +4,8 @@ use std::{sync::Arc, time::Duration};
 
 use rum_net::{EXTENT_BYTES, seal::KeyFile};
 
+use crate::replication::ReplicationOptions;
+
 /// Settings of a slave.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Options {
@@ -19,6 +21,8 @@ pub struct Options {
     pub max_sessions: usize,
     /// The clients that may join, each with its quota; none: whoever reaches a port may.
     pub keys: Option<Arc<KeyFile>>,
+    /// The slaves with which this one replicates what it keeps.
+    pub replication: Option<ReplicationOptions>,
 }
 
 impl Options {
@@ -31,6 +35,7 @@ impl Options {
             poll: PollOptions::default(),
             max_sessions: 4096,
             keys: None,
+            replication: None,
         }
     }
 

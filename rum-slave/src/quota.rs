@@ -26,7 +26,7 @@ impl Quota {
 
     /// Reserves `count` extents, all or none.
     pub fn take(&mut self, count: u64) -> Result<(), Full> {
-        let left = self.capacity - self.reserved;
+        let left = self.capacity.saturating_sub(self.reserved);
         if count > left {
             return Err(Full { asked: count, left });
         }
@@ -38,6 +38,11 @@ impl Quota {
     pub fn give_back(&mut self, count: u64) {
         assert!(count <= self.reserved, "more extents given back than taken");
         self.reserved -= count;
+    }
+
+    /// Changes how many there are in all; what is reserved stays reserved.
+    pub fn limit(&mut self, capacity: u64) {
+        self.capacity = capacity;
     }
 
     /// Extents in all.

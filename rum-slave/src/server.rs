@@ -19,8 +19,10 @@ use rum_net::{
 
 use crate::{
     account::Accounts,
+    group::peers::PeersError,
     idle::{Idle, Pause},
     options::{Options, PollOptions},
+    replication::{PEER_KEY, Replication},
     service::{Service, Totals},
     stop::{Stop, Stopper, stop},
     store::Store,
@@ -62,6 +64,12 @@ pub enum StartError {
         /// Its MTU in bytes.
         mtu: usize,
     },
+    /// The other slaves cannot be reached.
+    #[error("cannot reach the other slaves: {0}")]
+    Peers(#[from] PeersError),
+    /// Slaves know each other by a key of its own.
+    #[error("the key file has no key {PEER_KEY:?}, with which slaves replicate: add one by `rum keygen`")]
+    NoPeerKey,
     /// The operating system has no thread or descriptor left.
     #[error("cannot start: {0}")]
     Io(#[from] io::Error),
@@ -78,6 +86,8 @@ pub enum End {
 
 /// A port and the sessions that came by it.
 struct Channel {
+    /// Its number; never used twice.
+    number: usize,
     station: Station,
     server: Server,
     /// Since when each link's queue has been full.
@@ -86,10 +96,32 @@ struct Channel {
     behind: u32,
 }
 
+/// What a slave serves: a store of its own, or its parts in groups of slaves.
+enum Served {
+    Alone(Box<Service>),
+    Replicated(Box<Replication>),
+}
+
+impl Served {
+    fn session_opened(&mut self, client: Incarnation, name: Option<&str>) -> bool {
+        match self {
+            Self::Alone(service) => service.session_opened(client, name),
+            Self::Replicated(replication) => replication.session_opened(client, name),
+        }
+    }
+
+    fn session_closed(&mut self, client: Incarnation) {
+        match self {
+            Self::Alone(service) => service.session_closed(client),
+            Self::Replicated(replication) => replication.session_closed(client),
+        }
+    }
+}
+
 /// A slave: an empty store served over ports.
 pub struct Slave {
     options: Options,
-    service: Service,
+    served: Served,
     channels: Vec<Channel>,
     /// The channel to sleep on next.
     sleep_on: usize,
@@ -110,13 +142,25 @@ impl Slave {
         }
         let incarnation = Incarnation(rand::random());
         let channels: Result<Vec<Channel>, StartError> =
-            ports.into_iter().map(|port| Channel::new(port.into(), incarnation, &options)).collect();
+            ports.into_iter().zip(0..).map(|(port, number)| Channel::new(number, port.into(), incarnation, &options)).collect();
         // Half of the numbers are left to count up through.
         let first_generation = rand::random_range(1..u32::MAX / 2);
         let accounts = options.keys.as_deref().map(Accounts::new).unwrap_or_default();
-        let store = Store::new(capacity, first_generation).with_accounts(accounts);
-        let service = Service::new(incarnation, options.lease, store);
-        Ok(Self { service, channels: channels?, sleep_on: 0, options })
+        let served = match &options.replication {
+            None => {
+                let store = Store::new(capacity, first_generation).with_accounts(accounts);
+                Served::Alone(Box::new(Service::new(incarnation, options.lease, store)))
+            }
+            Some(replication) => {
+                let key = match &options.keys {
+                    None => None,
+                    Some(keys) => Some(keys.choose(Some(PEER_KEY)).map_err(|_| StartError::NoPeerKey)?.clone()),
+                };
+                let who = (incarnation, options.lease);
+                Served::Replicated(Box::new(Replication::new(replication, accounts, key, capacity, who)?))
+            }
+        };
+        Ok(Self { served, channels: channels?, sleep_on: 0, options })
     }
 
     /// Runs a slave in a thread of its own, until its handle is stopped or dropped.
@@ -155,24 +199,58 @@ impl Slave {
                 }
             }
         }
+        self.hand_over();
         End::Stopped
+    }
+
+    /// Lets other slaves lead what this one leads.
+    fn hand_over(&mut self) {
+        let Served::Replicated(replication) = &self.served else { return };
+        let deadline = Instant::now() + replication.hand_over_patience();
+        while let Served::Replicated(replication) = &mut self.served
+            && !replication.hand_over()
+            && Instant::now() < deadline
+        {
+            self.step(Instant::now());
+        }
+        self.step(Instant::now());
     }
 
     /// Takes some packets, answers them, and ends the leases whose time has come. Never blocks. Returns whether there
     /// was anything to do. For who hosts several slaves in one thread; `run` otherwise.
     pub fn step(&mut self, now: Instant) -> bool {
-        let Self { service, channels, .. } = self;
+        let Self { served, channels, .. } = self;
         let mut worked = false;
-        for channel in channels {
-            worked |= channel.step(now, service);
+        for channel in channels.iter_mut() {
+            worked |= channel.step(now, served);
         }
-        service.settle();
-        worked | service.tidy()
+        match served {
+            Served::Alone(service) => {
+                service.settle();
+                worked | service.tidy()
+            }
+            Served::Replicated(replication) => {
+                worked = replication.step(now);
+                for ((number, token), answer) in replication.take_answers() {
+                    worked = true;
+                    if let Some(channel) = channels.iter_mut().find(|channel| channel.number == number) {
+                        channel.server.respond(token, &answer);
+                    }
+                }
+                for channel in channels.iter_mut().filter(|channel| channel.server.wants_transmit()) {
+                    channel.transmit(now);
+                }
+                worked
+            }
+        }
     }
 
     /// What was done since the start.
     pub fn totals(&self) -> Totals {
-        self.service.totals()
+        match &self.served {
+            Served::Alone(service) => service.totals(),
+            Served::Replicated(replication) => replication.totals(),
+        }
     }
 
     /// Calls `sink` with the name and value of each counter of each port (see `Port::counters`) and of the sessions on it.
@@ -200,7 +278,10 @@ impl Slave {
                 count => format!(", sealed for {count} clients"),
             };
         }
-        line + ", RF 1: nothing is replicated"
+        line + &match &self.served {
+            Served::Alone(_) => ", RF 1: nothing is replicated".to_owned(),
+            Served::Replicated(replication) => format!(", RF {}", replication.factor()),
+        }
     }
 
     /// Sleeps until a packet comes, a lease may end, or the slave is told to stop.
@@ -208,6 +289,9 @@ impl Slave {
         let PollOptions { sleep_among_ports, .. } = self.options.poll;
         let next_expiry = self.channels.iter().filter_map(|channel| channel.server.poll_timeout()).min();
         let mut timeout = next_expiry.map_or(MAX_SLEEP, |at| at.saturating_duration_since(now).min(MAX_SLEEP));
+        if let Served::Replicated(replication) = &self.served {
+            timeout = timeout.min(replication.patience());
+        }
         if self.channels.len() > 1 {
             timeout = timeout.min(sleep_among_ports);
         }
@@ -231,7 +315,7 @@ impl Slave {
 }
 
 impl Channel {
-    fn new(station: Station, incarnation: Incarnation, options: &Options) -> Result<Self, StartError> {
+    fn new(number: usize, station: Station, incarnation: Incarnation, options: &Options) -> Result<Self, StartError> {
         let mtu = station.mtu();
         if mtu < MIN_MTU {
             return Err(StartError::SmallMtu { port: station.name().to_owned(), mtu });
@@ -240,13 +324,13 @@ impl Channel {
             ServerConfig { incarnation, mtu, session_timeout: options.lease, max_sessions: options.max_sessions };
         let server = Server::new(config, options.keys.clone(), rand::random(), Instant::now());
         let server = server.over_shared_memory(station.shares_memory());
-        Ok(Self { station, server, full_since: HashMap::new(), behind: 0 })
+        Ok(Self { number, station, server, full_since: HashMap::new(), behind: 0 })
     }
 
-    fn step(&mut self, now: Instant, service: &mut Service) -> bool {
+    fn step(&mut self, now: Instant, served: &mut Served) -> bool {
         let (mut received, mut worked) = (0, false);
         while received < RECEIVE_BUDGET {
-            let taken = self.receive(now, service);
+            let taken = self.receive(now, served);
             let wants_transmit = self.server.wants_transmit();
             if wants_transmit {
                 self.transmit(now);
@@ -257,7 +341,7 @@ impl Channel {
                 break;
             }
         }
-        let Self { station, server, full_since, behind } = self;
+        let Self { station, server, full_since, behind, .. } = self;
         station.link_changes(&mut |link, is_open| {
             if !is_open {
                 server.link_closed(link);
@@ -269,24 +353,28 @@ impl Channel {
         if *behind == 0 || *behind > MAX_BEHIND {
             server.expire(now, &mut |event| {
                 if let ServerEvent::Closed { client, .. } = event {
-                    service.session_closed(client);
+                    served.session_closed(client);
                 }
             });
         }
         worked
     }
 
-    /// Takes some packets, and gives what they ask for to `service`.
-    fn receive(&mut self, now: Instant, service: &mut Service) -> usize {
-        let Self { station, server, .. } = self;
+    /// Takes some packets, and gives what they ask for to who serves.
+    fn receive(&mut self, now: Instant, served: &mut Served) -> usize {
+        let Self { number, station, server, .. } = self;
+        let number = *number;
         let mut on_event = |responder: &mut Responder<'_>, event: ServerEvent<'_>| match event {
-            ServerEvent::Request { client, message, .. } => service.answer(client, message, responder.response()),
+            ServerEvent::Request { token, client, message } => match served {
+                Served::Alone(service) => service.answer(client, message, responder.response()),
+                Served::Replicated(replication) => replication.request((number, token), client, message, responder),
+            },
             ServerEvent::Opened { client, key, .. } => {
-                if !service.session_opened(client, key.map(|key| key.name.as_str())) {
+                if !served.session_opened(client, key.map(|key| key.name.as_str())) {
                     responder.refuse();
                 }
             }
-            ServerEvent::Closed { client, .. } => service.session_closed(client),
+            ServerEvent::Closed { client, .. } => served.session_closed(client),
         };
         station.receive(now, RECEIVE_BURST, &mut |from, packet| {
             server.handle(now, from, packet, &mut on_event);

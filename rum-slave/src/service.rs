@@ -184,6 +184,8 @@ impl Service {
             Request::NameExtents { hash, from } => return self.name_extents(&hash, from, response),
             Request::FreeName { hash } => self.store.free_name(&hash)?,
             Request::Renew => {}
+            // Here nothing is replicated.
+            Request::Command(_) | Request::Ask { .. } | Request::Peer { .. } => return Err(Status::Unsupported),
             Request::Bye => {
                 self.leases.bye(client);
                 self.store.reclaim(client);

@@ -2,16 +2,22 @@
 //!
 //! Every operation checks all it was asked before it changes anything: it does all or nothing.
 
+use std::io;
+
 use rum_net::{
+    EXTENT_PAGES,
     port::page::Page,
     rpc::Incarnation,
     wire::message::{ExtentRef, NameHash, PageContent, PageRef, Status},
 };
 
+use serde_bytes::ByteBuf;
+
 use crate::{
     account::{AccountId, Accounts},
     extent::{Extent, ExtentTable, Owner},
     frames::{Frames, PageNumber},
+    group::image::{DirectoryImage, PageImage, PlaceImage},
     name::{NameTable, NamedObject, extents_for},
     quota::Quota,
 };
@@ -27,6 +33,8 @@ pub struct Store {
     used_pages: u64,
     /// Freed, but not yet given back to the kernel, which takes some 100 µs an extent: see `tidy`.
     freed: Vec<Frames>,
+    /// Which slot wrote each page is remembered.
+    is_replicated: bool,
 }
 
 /// Why a named object was not opened.
@@ -52,12 +60,25 @@ impl Store {
             refused_by_account: 0,
             used_pages: 0,
             freed: Vec::new(),
+            is_replicated: false,
         }
     }
 
     /// The store with these accounts, which hold nothing yet.
     pub fn with_accounts(self, accounts: Accounts) -> Self {
         Self { accounts, ..self }
+    }
+
+    /// The store of a group of slaves: it remembers which slot of the group's log wrote each page.
+    pub fn replicated(self) -> Self {
+        Self { is_replicated: true, ..self }
+    }
+
+    /// What the next reservations may take, as the leader of a group said it.
+    pub fn limit(&mut self, capacity: u64, account: AccountId, quota: u64, first_generation: u32) {
+        self.quota.limit(capacity);
+        self.accounts.limit(account, quota);
+        self.extents.set_first_generation(first_generation);
     }
 
     /// Gives `count` extents to `owner`, at the cost of `account`, or none: `Full` when that is beyond the account's quota or the
@@ -82,7 +103,10 @@ impl Store {
         let frames: Result<Vec<Frames>, _> = (0..count).map(|_| Frames::map()).collect();
         match frames {
             Ok(frames) => {
-                let named = frames.into_iter().map(|frames| self.extents.insert(owner, account, frames));
+                let written = || self.is_replicated.then(|| Box::new([0; EXTENT_PAGES]));
+                let named = frames
+                    .into_iter()
+                    .map(|frames| self.extents.insert(Extent { owner, account, frames, written: written() }));
                 Ok(named.collect())
             }
             Err(error) => {
@@ -133,10 +157,20 @@ impl Store {
 
     /// Lets a page hold `content`, for `client`.
     pub fn write(&mut self, client: Incarnation, page: PageRef, content: PageContent<'_>) -> Result<(), Status> {
+        self.check(client, page)?;
+        self.write_in_slot(0, page, content)
+    }
+
+    /// Lets a page hold `content`, as slot `slot` of the group's log has it, unless a later one wrote it.
+    pub fn write_in_slot(&mut self, slot: u64, page: PageRef, content: PageContent<'_>) -> Result<(), Status> {
         let number = page_number(page)?;
         let extent = self.extents.get_mut(page.extent)?;
-        if !extent.owner.admits(client) {
-            return Err(Status::NotOwner);
+        if let Some(written) = &mut extent.written {
+            let written = &mut written[usize::from(number)];
+            if *written >= slot {
+                return Ok(());
+            }
+            *written = slot;
         }
         let was_present = extent.frames.is_present(number);
         extent.frames.write(number, content);
@@ -221,6 +255,65 @@ impl Store {
     /// How many named objects there are.
     pub fn names(&self) -> usize {
         self.names.len()
+    }
+
+    /// Who has what, without pages.
+    pub fn directory(&self) -> (Vec<PlaceImage>, Vec<u32>, Vec<(NameHash, u64, Vec<u32>)>) {
+        let (places, free) = self.extents.image();
+        let name = |(hash, object): (&NameHash, &NamedObject)| {
+            (*hash, object.size_bytes, object.extents.iter().map(|extent| extent.index).collect())
+        };
+        (places, free, self.names.iter().map(name).collect())
+    }
+
+    /// Becomes what another slave of the group has, but for pages that it lacks: these are zeros.
+    ///
+    /// # Errors
+    /// When there is no address space left; nothing is there any more then.
+    pub fn become_directory(&mut self, image: &mut DirectoryImage) -> io::Result<()> {
+        let (places, free) = (std::mem::take(&mut image.places), std::mem::take(&mut image.free));
+        self.extents.become_image(places, free)?;
+        self.names = NameTable::default();
+        for (hash, size_bytes, extents) in image.names.drain(..) {
+            let extents = extents.iter().filter_map(|&index| Some(self.extents.at(index)?.0)).collect();
+            self.names.insert(hash, NamedObject { size_bytes, extents });
+        }
+        self.quota = Quota::new(u64::MAX);
+        self.accounts.hold_nothing();
+        self.used_pages = 0;
+        for (_, extent) in self.extents.iter() {
+            self.used_pages += u64::from(extent.frames.present_pages());
+            self.accounts.limit(extent.account, u64::MAX);
+            // Without limits both have room.
+            let _ = (self.quota.take(1), self.accounts.take(extent.account, 1));
+        }
+        Ok(())
+    }
+
+    /// Pages that were written after slot `since`, up to `most` of them, in places from `cursor` on: calls `sink` with each, and
+    /// moves the cursor. False when there are no more.
+    pub fn pages_since(&self, since: u64, cursor: &mut (u32, u16), most: usize, sink: &mut dyn FnMut(PageImage)) -> bool {
+        let mut found = 0;
+        while cursor.0 < self.extents.places() {
+            let Some((name, extent)) = self.extents.at(cursor.0) else {
+                *cursor = (cursor.0 + 1, 0);
+                continue;
+            };
+            while let Ok(page) = PageNumber::try_from(cursor.1) {
+                if found == most {
+                    return true;
+                }
+                cursor.1 += 1;
+                let slot = extent.written(page);
+                if slot > since {
+                    found += 1;
+                    let data = extent.frames.read(page).map(|page| ByteBuf::from(page.to_vec()));
+                    sink(PageImage { index: name.index, generation: name.generation, page, slot, data });
+                }
+            }
+            *cursor = (cursor.0 + 1, 0);
+        }
+        false
     }
 
     /// Frees extents that exist.

@@ -9,6 +9,7 @@ use std::{
 
 use rum_net::{
     EXTENT_BYTES, PAGE_BYTES,
+    placement::Placement,
     rpc::Incarnation,
     wire::message::{
         ExtentRef, MAX_BATCH_EXTENTS, RESERVE_REQUEST_BYTES, ResponseError, Status, decode_reserve_response,
@@ -18,7 +19,6 @@ use rum_net::{
 
 use super::{
     lock,
-    placement::Placement,
     space::{Owner, Owners, Space},
 };
 use crate::{

@@ -9,6 +9,7 @@ use std::{
 use rum_net::{
     EXTENT_BYTES, PAGE_BYTES,
     fabric::Fabric,
+    placement::Placement,
     port::Port,
     station::LinkError,
     wire::{
@@ -22,15 +23,16 @@ use super::{
     heap::{Heaps, Territory},
     keeper::Keeper,
     named::NamedObjects,
-    placement::Placement,
     space::{Owners, Space},
+    reach::Reach,
+    replicated::Replicated,
     transport::{MAX_REQUEST_BYTES, Transport, draw_incarnation},
     types::JoinError,
 };
 use crate::{
     config::{Config, Machine},
     fault::{self, EngineKind},
-    pager::{MIN_BUDGET_PAGES, Pager, remote::Remote},
+    pager::{MIN_BUDGET_PAGES, Pager},
 };
 
 /// A slave that does not answer is waited for this long.
@@ -60,19 +62,24 @@ pub fn join(config: Config) -> Result<Grid, JoinError> {
     let mut fabric = Fabric::new(draw_incarnation().map_err(JoinError::Random)?, config.key.clone());
     let deadline = Instant::now() + REACH_PATIENCE;
     for machine in &config.machines {
-        attach(&mut fabric, machine, deadline)?;
+        attach(&mut fabric, machine, deadline, config.replication_factor)?;
     }
     finish(config, fabric)
 }
 
 /// Opens the way to a slave, which may be starting at the same time.
-fn attach(fabric: &mut Fabric, machine: &Machine, deadline: Instant) -> Result<(), JoinError> {
+fn attach(fabric: &mut Fabric, machine: &Machine, deadline: Instant, factor: usize) -> Result<(), JoinError> {
     let ip = machine.ip.parse().ok();
     loop {
         let error = match fabric.add_peer(&machine.link, machine.mac, ip, MAX_REQUEST_BYTES) {
             Ok(_) => return Ok(()),
             Err(error) => error,
         };
+        if factor > 1 && error.may_pass() {
+            // The others may do without it.
+            fabric.add_absent_peer(&machine.link, machine.mac, MAX_REQUEST_BYTES);
+            return Ok(());
+        }
         if !error.may_pass() || Instant::now() >= deadline {
             return Err(unreachable(machine, error));
         }
@@ -88,7 +95,7 @@ fn unreachable(machine: &Machine, error: LinkError) -> JoinError {
 }
 
 /// Waits until every slave has answered.
-fn reach_all(transport: &mut Transport, machines: &[Machine]) -> Result<(), JoinError> {
+fn reach_all(transport: &mut dyn Reach, machines: &[Machine]) -> Result<(), JoinError> {
     let deadline = Instant::now() + REACH_PATIENCE;
     while let Some(slave) = transport.unreached() {
         transport.poll(&mut |_, _| {});
@@ -113,22 +120,26 @@ fn reach_all(transport: &mut Transport, machines: &[Machine]) -> Result<(), Join
 fn finish(config: Config, fabric: Fabric) -> Result<Grid, JoinError> {
     let client = fabric.incarnation();
     let transports = fabric.transports();
-    let mut transport = Transport::new(fabric);
-    reach_all(&mut transport, &config.machines)?;
-    let capacity = transport.capacity_extents(&config.machines)? * EXTENT_BYTES;
-    let keep_alive = transport.keep_alive();
+    let placement = Placement::new(&config.machines);
+    let mut transport: Box<dyn Reach> = match config.replication_factor {
+        1 => Box::new(Transport::new(fabric)),
+        factor => Box::new(Replicated::new(fabric, &placement, factor)),
+    };
+    reach_all(&mut *transport, &config.machines)?;
+    let capacity = capacity_extents(&mut *transport, &config.machines)? * EXTENT_BYTES;
+    let keep_alive = transport.keep_alive().period();
     let region_bytes = capacity.saturating_mul(4).clamp(MIN_REGION_BYTES, MAX_REGION_BYTES);
     let (memory, pending) = fault::start(config.engine, region_bytes, FRAMES)?;
     let base = memory.base() as usize;
     let budget_pages = (config.local_budget_bytes as usize / PAGE_BYTES).max(MIN_BUDGET_PAGES);
     let own_threads = 1 + u64::from(pending.kind() == EngineKind::UffdThread);
-    let pager = Pager::new(memory, Box::new(transport), budget_pages, own_threads);
+    let pager = Pager::new(memory, transport, budget_pages, own_threads);
     let engine = pending.run(pager.clone());
     let keeper = Keeper::start(pager.clone(), keep_alive)?;
     let extents = region_bytes / EXTENT_BYTES;
     let territory = Arc::new(Territory {
         pager,
-        placement: Placement::new(&config.machines),
+        placement,
         space: Mutex::new(Space::new(extents)),
         owners: Owners::new(extents),
         client,
@@ -150,21 +161,19 @@ fn finish(config: Config, fabric: Fabric) -> Result<Grid, JoinError> {
     })
 }
 
-impl Transport {
-    /// Asks every slave how much memory it serves, and learns how long its leases are.
-    fn capacity_extents(&mut self, machines: &[Machine]) -> Result<usize, JoinError> {
-        let mut capacity = 0;
-        for (slave, machine) in machines.iter().enumerate() {
-            let link = || machine.link.to_string();
-            let mut message = [0; REQUEST_HEAD_BYTES];
-            let answer = self
-                .call_alone(slave as u16, encode_stat(&mut message), REACH_PATIENCE)
-                .ok_or_else(|| JoinError::Unreachable { link: link(), waited: REACH_PATIENCE })?;
-            let stat = Stat::decode_response(&answer)
-                .map_err(|error| JoinError::Protocol { link: link(), why: error.to_string() })?;
-            capacity += stat.capacity_extents as usize;
-            self.renew_within(stat.lease);
-        }
-        Ok(capacity)
+/// Asks every slave, or the leader of every group, how much memory there is, and learns how long leases are.
+fn capacity_extents(transport: &mut dyn Reach, machines: &[Machine]) -> Result<usize, JoinError> {
+    let mut capacity = 0;
+    for (slave, machine) in machines.iter().enumerate() {
+        let link = || machine.link.to_string();
+        let mut message = [0; REQUEST_HEAD_BYTES];
+        let answer = transport
+            .call_alone(slave as u16, encode_stat(&mut message), REACH_PATIENCE)
+            .ok_or_else(|| JoinError::Unreachable { link: link(), waited: REACH_PATIENCE })?;
+        let stat = Stat::decode_response(&answer)
+            .map_err(|error| JoinError::Protocol { link: link(), why: error.to_string() })?;
+        capacity += stat.capacity_extents as usize;
+        transport.keep_alive().renew_within(stat.lease);
     }
+    Ok(capacity)
 }

@@ -1,13 +1,14 @@
 //! The grid handle: what a program holds after it joined.
 //!
 //! `join` reaches the slaves and starts the pager, `heap` reserves extents for the allocators, `named` finds objects
-//! by their hash, `transport` turns the pager's operations into requests, `placement` says which slave gets what.
+//! by their hash, `transport` turns the pager's operations into requests.
 
 mod heap;
 mod join;
 mod keeper;
 mod named;
-mod placement;
+mod reach;
+mod replicated;
 mod space;
 mod transport;
 mod types;
@@ -25,6 +26,7 @@ use std::{
 
 use rum_net::{
     EXTENT_BYTES, PAGE_BYTES,
+    placement::Placement,
     wire::message::{REQUEST_HEAD_BYTES, Stat, encode_stat},
 };
 
@@ -185,7 +187,7 @@ impl Grid {
     fn slaves_for_name(&self, hash: &ObjectHash, location: Option<&Location>) -> Result<SlaveIndex, AllocError> {
         match location {
             Some(location) => self.slave_at(location),
-            None => Ok(self.territory.placement.ranking(placement::Placement::name_shard(&hash.0))[0]),
+            None => Ok(self.territory.placement.ranking(Placement::name_shard(&hash.0))[0]),
         }
     }
 

@@ -1,7 +1,6 @@
 //! The pager's operations as requests to slaves.
 
 use std::{
-    net::Ipv4Addr,
     time::{Duration, Instant},
 };
 
@@ -13,7 +12,6 @@ use rum_net::{
         Incarnation,
         client::{ClientEvent, RequestId},
     },
-    wire::hello::Verdict,
     wire::message::{
         MAX_BATCH_PAGES, PageKind, PageRef, READ_REQUEST_MAX_BYTES, READ_RESPONSE_HEAD_BYTES, RESPONSE_HEAD_BYTES,
         ReadResponseHead, ResponseError, Status, WRITE_HEAD_MAX_BYTES, decode_empty_response, encode_read,
@@ -21,16 +19,13 @@ use rum_net::{
     },
 };
 
+use super::reach::{KeepAlive, Reach};
 use crate::pager::remote::{ExtentHome, Remote, RemoteEvent, RemoteFailure, SessionInfo, SlaveIndex, Tag};
 
 /// The longest request: a write of a batch of pages, or a call.
 pub const MAX_REQUEST_BYTES: usize = WRITE_HEAD_MAX_BYTES + MAX_BATCH_PAGES * PAGE_BYTES;
 /// Sleep at most this long for a packet.
-const IDLE: Duration = Duration::from_micros(500);
-/// An idle session is kept alive this often, or more often where leases are short.
-const KEEP_ALIVE: Duration = Duration::from_secs(1);
-/// A lease is renewed so often before it could end.
-const RENEWALS: u32 = 4;
+pub const IDLE: Duration = Duration::from_micros(500);
 
 #[derive(Clone, Copy)]
 enum Purpose {
@@ -71,8 +66,7 @@ pub fn draw_incarnation() -> Result<Incarnation, String> {
 pub struct Transport {
     fabric: Fabric,
     slaves: Vec<Slave>,
-    kept_alive: Instant,
-    keep_alive: Duration,
+    keep_alive: KeepAlive,
     leaving: bool,
 }
 
@@ -82,50 +76,7 @@ impl Transport {
         let slaves = (0..fabric.peers())
             .map(|_| Slave { pending: Vec::with_capacity(SLOTS), incarnation: None, reset: false, loss: None })
             .collect();
-        Self { fabric, slaves, kept_alive: Instant::now(), keep_alive: KEEP_ALIVE, leaving: false }
-    }
-
-    /// Why a slave does not open a session.
-    pub fn refusal(&self, slave: SlaveIndex) -> Option<Verdict> {
-        self.fabric.session(PeerIndex(slave as usize)).refusal()
-    }
-
-    /// Keeps sessions alive often enough for a lease.
-    pub fn renew_within(&mut self, lease: Duration) {
-        self.keep_alive = self.keep_alive.min(lease / RENEWALS);
-    }
-
-    /// How often sessions are kept alive: `tick` has to be called at least as often.
-    pub fn keep_alive(&self) -> Duration {
-        self.keep_alive
-    }
-
-    /// The IP address of a slave that is asked for and that nobody has said to be his.
-    pub fn sought_address(&self, slave: SlaveIndex) -> Option<Ipv4Addr> {
-        self.fabric.sought_address(PeerIndex(slave as usize))
-    }
-
-    /// Sends a message and waits for the answer while nothing else is in flight.
-    pub fn call_alone(&mut self, slave: SlaveIndex, message: &[u8], longest: Duration) -> Option<Vec<u8>> {
-        let (mut answer, mut done, deadline) = (vec![], None, Instant::now() + longest);
-        if !self.start_call(Tag(0), slave, message) {
-            return None;
-        }
-        while done.is_none() && Instant::now() < deadline {
-            self.poll(&mut |_, event| match event {
-                RemoteEvent::Bytes { offset, bytes } => {
-                    answer.resize(answer.len().max(offset + bytes.len()), 0);
-                    answer[offset..offset + bytes.len()].copy_from_slice(bytes);
-                }
-                RemoteEvent::Done { len } => done = Some(Some(len)),
-                RemoteEvent::Failed(_) | RemoteEvent::ReadDone { .. } => done = Some(None),
-            });
-            if done.is_none() {
-                self.idle();
-            }
-        }
-        answer.truncate(done??);
-        Some(answer)
+        Self { fabric, slaves, keep_alive: KeepAlive::new(), leaving: false }
     }
 
     fn begin(&mut self, slave: SlaveIndex, tag: Tag, purpose: Purpose, head: &[u8], body: &[u8]) -> bool {
@@ -135,8 +86,19 @@ impl Transport {
     }
 }
 
-fn page_ref(home: &ExtentHome, page: u32) -> PageRef {
-    PageRef { extent: home.extent, page }
+/// Pages of an extent from `page` on.
+pub fn page_refs(home: &ExtentHome, page: u32) -> [PageRef; MAX_BATCH_PAGES] {
+    std::array::from_fn(|index| PageRef { extent: home.extent, page: page.wrapping_add(index as u32) })
+}
+
+impl Reach for Transport {
+    fn fabric(&self) -> &Fabric {
+        &self.fabric
+    }
+
+    fn keep_alive(&mut self) -> &mut KeepAlive {
+        &mut self.keep_alive
+    }
 }
 
 impl Remote for Transport {
@@ -146,17 +108,14 @@ impl Remote for Transport {
 
     fn start_read(&mut self, tag: Tag, home: &ExtentHome, page: u32, count: usize) -> bool {
         let mut head = [0; READ_REQUEST_MAX_BYTES];
-        let mut pages = [page_ref(home, page); MAX_BATCH_PAGES];
-        (0..count).for_each(|i| pages[i].page += i as u32);
-        let head = encode_read(&pages[..count], &mut head);
+        let head = encode_read(&page_refs(home, page)[..count], &mut head);
         self.begin(home.slave, tag, Purpose::Read { count, head: [0; READ_RESPONSE_HEAD_BYTES] }, head, &[])
     }
 
     fn start_write(&mut self, tag: Tag, home: &ExtentHome, page: u32, count: usize, data: &[u8]) -> bool {
         let mut head = [0; WRITE_HEAD_MAX_BYTES];
         let kind = if data.is_empty() { PageKind::Zeros } else { PageKind::Data };
-        let mut pages = [(page_ref(home, page), kind); MAX_BATCH_PAGES];
-        (0..count).for_each(|i| pages[i].0.page += i as u32);
+        let pages: [_; MAX_BATCH_PAGES] = page_refs(home, page).map(|page| (page, kind));
         let head = encode_write_head(&pages[..count], &mut head);
         self.begin(home.slave, tag, Purpose::Write { head: [0; RESPONSE_HEAD_BYTES] }, head, data)
     }
@@ -182,12 +141,7 @@ impl Remote for Transport {
 
     fn tick(&mut self) {
         self.fabric.reopen_closed_ports();
-        if self.kept_alive.elapsed() >= self.keep_alive {
-            self.kept_alive = Instant::now();
-            for index in 0..self.slaves.len() {
-                self.fabric.session_mut(PeerIndex(index)).keep_alive(self.kept_alive);
-            }
-        }
+        self.keep_alive.tend(&mut self.fabric);
     }
 
     fn start_anew(&mut self, slave: SlaveIndex) {
@@ -261,7 +215,7 @@ impl Slave {
 }
 
 /// Copies the part of a fragment that belongs to the head of a response, and returns the rest.
-fn copy_head<'a>(head: &mut [u8], offset: usize, bytes: &'a [u8]) -> (usize, &'a [u8]) {
+pub fn copy_head<'a>(head: &mut [u8], offset: usize, bytes: &'a [u8]) -> (usize, &'a [u8]) {
     let in_head = head.len().saturating_sub(offset).min(bytes.len());
     if in_head > 0 {
         head[offset..offset + in_head].copy_from_slice(&bytes[..in_head]);
@@ -298,7 +252,7 @@ impl Pending {
 }
 
 /// Which pages of a read have data.
-fn read_outcome(head: &[u8], count: usize, len: usize) -> Result<u64, RemoteFailure> {
+pub fn read_outcome(head: &[u8], count: usize, len: usize) -> Result<u64, RemoteFailure> {
     let head = ReadResponseHead::decode(head, count).map_err(|error| failure(&error))?;
     if head.response_bytes() != len {
         return Err(RemoteFailure::Refused("an answer of a wrong length"));

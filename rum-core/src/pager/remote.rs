@@ -1,9 +1,7 @@
 //! The pager's only view of the grid.
 
+pub use rum_net::placement::SlaveIndex;
 use rum_net::wire::message::ExtentRef;
-
-/// A slave, by its place in machines.csv.
-pub type SlaveIndex = u16;
 
 /// Where an extent of the region lives.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

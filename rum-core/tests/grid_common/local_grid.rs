@@ -205,7 +205,7 @@ impl MemoryGrid {
 }
 
 pub fn config(machines: Vec<Machine>, budget: usize, engine: Option<EngineKind>) -> Config {
-    Config { machines, local_budget_bytes: budget as u64, engine, key: None }
+    Config { machines, replication_factor: 1, local_budget_bytes: budget as u64, engine, key: None }
 }
 
 /// Machines as one line of text.

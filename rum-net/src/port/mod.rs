@@ -1,5 +1,6 @@
 //! Packet interfaces behind one trait. A port moves whole Ethernet frames and knows nothing of what is in them.
 
+pub mod absent;
 pub mod capture;
 pub mod dpdk;
 pub mod inject;

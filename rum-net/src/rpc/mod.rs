@@ -53,7 +53,7 @@ fn ack_every(window: u32) -> u32 {
 }
 
 /// Drawn at random when a process starts; tells a restarted process from the old one.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
 pub struct Incarnation(pub u128);
 
 #[cfg(test)]

@@ -33,6 +33,10 @@ impl<'a> Reader<'a> {
         self.array().map(u8::from_le_bytes)
     }
 
+    pub(super) fn u16(&mut self) -> Result<u16, Malformed> {
+        self.array().map(u16::from_le_bytes)
+    }
+
     pub(super) fn u32(&mut self) -> Result<u32, Malformed> {
         self.array().map(u32::from_le_bytes)
     }
@@ -61,6 +65,11 @@ impl<'a> Reader<'a> {
 
     pub(super) fn reserved(&mut self, len: usize) -> Result<(), Malformed> {
         if self.bytes(len)?.iter().all(|&byte| byte == 0) { Ok(()) } else { Err(Malformed("reserved byte not zero")) }
+    }
+
+    /// All that is left.
+    pub(super) fn rest(&mut self) -> &'a [u8] {
+        std::mem::take(&mut self.rest)
     }
 
     pub(super) fn end(&self) -> Result<(), Malformed> {

@@ -15,6 +15,9 @@
 //! | 8 free name | hash [u8; 32] | |
 //! | 9 renew | | |
 //! | 10 bye | | |
+//! | 11 command | group u16 in the place of reserved bytes, sequence u64, settled u64, then a request | those of the request |
+//! | 12 ask | group u16 in the place of reserved bytes, then a request | those of the request |
+//! | 13 peer | sender u16 in the place of reserved bytes, then messages of slaves to each other | the same |
 //!
 //! An extent is `index u32, generation u32`; a page is `index u32, generation u32, page u32`; "extents" is `count
 //! u32 (at most 4096), count × extent`. A request names extents by index and generation and is checked against their
@@ -26,10 +29,12 @@
 
 mod bye;
 mod codec;
+mod command;
 mod extent_ref;
 mod free_name;
 mod name_extents;
 mod open_name;
+mod peer;
 mod read;
 mod release;
 mod renew;
@@ -40,12 +45,16 @@ mod write;
 
 pub use bye::encode_bye;
 pub use codec::Malformed;
+pub use command::{
+    ASK_HEAD_BYTES, COMMAND_HEAD_BYTES, Command, ask_head, command_head, decode_not_leader, encode_not_leader,
+};
 pub use extent_ref::{EXTENT_REF_BYTES, ExtentList, ExtentRef, PAGE_REF_BYTES, PageList, PageRef};
 pub use free_name::{FREE_NAME_REQUEST_BYTES, encode_free_name};
 pub use name_extents::{NAME_EXTENTS_REQUEST_BYTES, decode_name_extents_response, encode_name_extents};
 pub use open_name::{
     OPEN_NAME_REQUEST_BYTES, OpenName, OpenNameRefusal, OpenedName, encode_open_name_response, encode_size_differs,
 };
+pub use peer::{PEER_HEAD_BYTES, decode_peer_response, peer_head};
 pub use read::{
     READ_REQUEST_MAX_BYTES, READ_RESPONSE_HEAD_BYTES, ReadResponse, ReadResponseHead, ReadResponseWriter, encode_read,
 };
@@ -115,11 +124,14 @@ pub enum Opcode {
     FreeName = 8,
     Renew = 9,
     Bye = 10,
+    Command = 11,
+    Ask = 12,
+    Peer = 13,
 }
 
 impl Opcode {
     /// All of them, in the order of the table.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 13] = [
         Self::Stat,
         Self::Reserve,
         Self::Release,
@@ -130,6 +142,9 @@ impl Opcode {
         Self::FreeName,
         Self::Renew,
         Self::Bye,
+        Self::Command,
+        Self::Ask,
+        Self::Peer,
     ];
 
     fn from_wire(byte: u8) -> Option<Self> {
@@ -171,6 +186,22 @@ pub enum Request<'a> {
     Renew,
     /// I am leaving: free my unnamed extents.
     Bye,
+    /// A request that all slaves of a group run.
+    Command(Command<'a>),
+    /// A request to a group that changes nothing.
+    Ask {
+        /// The group.
+        group: u16,
+        /// The request, not checked yet.
+        request: &'a [u8],
+    },
+    /// Messages of another slave.
+    Peer {
+        /// Its place in machines.csv.
+        sender: u16,
+        /// The messages, not checked yet.
+        messages: &'a [u8],
+    },
 }
 
 /// Why a request could not be decoded.
@@ -200,7 +231,16 @@ impl<'a> Request<'a> {
         let mut reader = Reader::new(message);
         let byte = reader.u8()?;
         let opcode = Opcode::from_wire(byte).ok_or(RequestError::Unsupported(byte))?;
-        reader.reserved(3)?;
+        let group = match opcode {
+            Opcode::Command | Opcode::Ask | Opcode::Peer => {
+                reader.reserved(1)?;
+                reader.u16()?
+            }
+            _ => {
+                reader.reserved(3)?;
+                0
+            }
+        };
         let request = match opcode {
             Opcode::Stat => Self::Stat,
             Opcode::Reserve => Self::Reserve { count: reserve::decode(&mut reader)? },
@@ -215,6 +255,9 @@ impl<'a> Request<'a> {
             Opcode::FreeName => Self::FreeName { hash: reader.array()? },
             Opcode::Renew => Self::Renew,
             Opcode::Bye => Self::Bye,
+            Opcode::Command => Self::Command(Command { group, ..Command::decode(&mut reader)? }),
+            Opcode::Ask => Self::Ask { group, request: reader.rest() },
+            Opcode::Peer => Self::Peer { sender: group, messages: reader.rest() },
         };
         reader.end()?;
         Ok(request)
@@ -233,6 +276,9 @@ impl<'a> Request<'a> {
             Self::FreeName { .. } => Opcode::FreeName,
             Self::Renew => Opcode::Renew,
             Self::Bye => Opcode::Bye,
+            Self::Command(_) => Opcode::Command,
+            Self::Ask { .. } => Opcode::Ask,
+            Self::Peer { .. } => Opcode::Peer,
         }
     }
 }

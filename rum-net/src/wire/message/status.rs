@@ -43,11 +43,14 @@ pub enum Status {
     /// An extent index or a page number lies outside.
     #[error("no such extent or page")]
     OutOfRange = 9,
+    /// Another slave leads the group, or none does at the moment; who follows. Nothing is known of what became of a command.
+    #[error("the slave does not lead the group")]
+    NotLeader = 10,
 }
 
 impl Status {
     /// All of them, by number.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Ok,
         Self::Full,
         Self::StaleExtent,
@@ -58,6 +61,7 @@ impl Status {
         Self::Fenced,
         Self::Unsupported,
         Self::OutOfRange,
+        Self::NotLeader,
     ];
 
     fn from_wire(byte: u8) -> Result<Self, Malformed> {

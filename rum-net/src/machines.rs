@@ -4,23 +4,122 @@
 //! lines and `#` comments are skipped, a header line with the columns' names may come first, and a field that
 //! contains a comma (a `vdev:` link with arguments) stands in double quotes.
 
-use std::net::{IpAddr, Ipv4Addr};
-
-use rum_net::{
-    port::MacAddr,
-    station::spec::{LinkSpec, LinkSpecError, is_one_host},
+use std::{
+    net::{IpAddr, Ipv4Addr},
+    path::Path,
 };
 
-use super::{ConfigError, Machine, parse_bytes};
+use crate::{
+    port::MacAddr,
+    station::spec::{LinkSpec, LinkSpecError, is_one_host},
+    units::parse_bytes,
+};
 
 const COLUMNS: [&str; 5] = ["ip", "mac", "link", "name", "memory"];
 const LINE_FORM: &str = "ip,mac[,link[,name[,memory]]]";
 
+/// How often pages are stored: a minority of so many may be lost.
+pub const REPLICATION_FACTORS: [usize; 3] = [1, 3, 5];
+/// What a comment line starts with that says how often.
+const RF: &str = "rf=";
+
+/// A slave, as a line of machines.csv names it: `ip,mac[,link[,name[,memory]]]`.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Machine {
+    /// First column: on a UDP link the slave's IPv4 address; else not interpreted beyond being an address.
+    pub ip: String,
+    /// Second column; zero if it is empty, as it may be on a UDP link: then the slave is asked for by ARP.
+    pub mac: MacAddr,
+    /// Third column: how the client reaches it.
+    pub link: LinkSpec,
+    /// Fourth column.
+    pub name: Option<String>,
+    /// Fifth column: its capacity in bytes, for information.
+    pub memory_bytes: Option<u64>,
+}
+
+/// What is wrong with machines.csv; one line that names file, line and column.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum MachinesError {
+    /// The file cannot be read.
+    #[error("{path}: {why}")]
+    Unreadable {
+        /// The file.
+        path: String,
+        /// Why not, and what to do.
+        why: String,
+    },
+    /// A line is wrong.
+    #[error("{path}:{line}:{column}: {what}; expected {expected}")]
+    Line {
+        /// The file.
+        path: String,
+        /// Line, from 1.
+        line: usize,
+        /// Column of the field's first character, from 1.
+        column: usize,
+        /// What stands there.
+        what: String,
+        /// What should.
+        expected: String,
+    },
+}
+
+/// All that machines.csv says.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Machines {
+    /// The slaves.
+    pub slaves: Vec<Machine>,
+    /// How many of them keep each page; 1 if the file says nothing.
+    pub replication_factor: usize,
+}
+
+impl Machines {
+    /// Reads machines.csv. Lines without a link column get `default_link`.
+    ///
+    /// # Errors
+    /// For the first thing that is wrong.
+    pub fn read(path: &Path, default_link: Option<&LinkSpec>) -> Result<Self, MachinesError> {
+        let shown = path.display().to_string();
+        let bytes = std::fs::read(path).map_err(|error| MachinesError::Unreadable {
+            path: shown.clone(),
+            why: format!("cannot read machines.csv: {error}; write one `ip,mac,link` a line, one line a slave"),
+        })?;
+        let slaves = parse_machines(&shown, &bytes, default_link)?;
+        let replication_factor = parse_replication_factor(&shown, &bytes, slaves.len())?;
+        Ok(Self { slaves, replication_factor })
+    }
+}
+
+/// The number in a comment line `# rf=3`; 1 if there is none.
+///
+/// # Errors
+/// [`MachinesError::Line`] if it is not one of [`REPLICATION_FACTORS`], or more than there are slaves.
+pub fn parse_replication_factor(path: &str, bytes: &[u8], slaves: usize) -> Result<usize, MachinesError> {
+    let text = utf8(path, bytes)?;
+    for (index, content) in text.trim_start_matches('\u{feff}').lines().enumerate() {
+        let Some(comment) = content.trim_start().strip_prefix('#') else { continue };
+        let Some(number) = comment.trim_start().strip_prefix(RF) else { continue };
+        let line = Line { path, number: index + 1 };
+        let column = content.find(RF).map_or(1, |at| content[..at].chars().count() + 1);
+        let factor = number.trim().parse().ok().filter(|factor| REPLICATION_FACTORS.contains(factor));
+        let factor = factor.ok_or_else(|| {
+            line.error(column, format!("{:?} is no replication factor", number.trim()), "rf=1, rf=3 or rf=5")
+        })?;
+        if factor > slaves {
+            let what = format!("{factor} slaves are to keep each page, and there are {slaves}");
+            return Err(line.error(column, what, "as many slaves as the replication factor, or more"));
+        }
+        return Ok(factor);
+    }
+    Ok(1)
+}
+
 /// Reads the text of machines.csv; `path` is only for messages. Lines without a link column get `default_link`.
 ///
 /// # Errors
-/// [`ConfigError::Line`] for the first thing that is wrong, with its line and column.
-pub fn parse_machines(path: &str, bytes: &[u8], default_link: Option<&LinkSpec>) -> Result<Vec<Machine>, ConfigError> {
+/// [`MachinesError::Line`] for the first thing that is wrong, with its line and column.
+pub fn parse_machines(path: &str, bytes: &[u8], default_link: Option<&LinkSpec>) -> Result<Vec<Machine>, MachinesError> {
     let text = utf8(path, bytes)?;
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let mut machines: Vec<(usize, Machine)> = Vec::new();
@@ -57,7 +156,7 @@ fn same_slave(a: &Machine, b: &Machine) -> bool {
     a.link.port == b.link.port && (same_address || a.link.is_point_to_point())
 }
 
-fn utf8<'a>(path: &str, bytes: &'a [u8]) -> Result<&'a str, ConfigError> {
+fn utf8<'a>(path: &str, bytes: &'a [u8]) -> Result<&'a str, MachinesError> {
     std::str::from_utf8(bytes).map_err(|error| {
         let good = String::from_utf8_lossy(&bytes[..error.valid_up_to()]).into_owned();
         let number = good.matches('\n').count() + 1;
@@ -80,12 +179,12 @@ struct Line<'a> {
 }
 
 impl Line<'_> {
-    fn error(&self, column: usize, what: String, expected: impl Into<String>) -> ConfigError {
-        ConfigError::Line { path: self.path.to_owned(), line: self.number, column, what, expected: expected.into() }
+    fn error(&self, column: usize, what: String, expected: impl Into<String>) -> MachinesError {
+        MachinesError::Line { path: self.path.to_owned(), line: self.number, column, what, expected: expected.into() }
     }
 
     /// The fields without the spaces around them; none for a blank or comment line.
-    fn fields(&self, content: &str) -> Result<Vec<Field>, ConfigError> {
+    fn fields(&self, content: &str) -> Result<Vec<Field>, MachinesError> {
         let mut fields = Vec::new();
         let mut rest = content.chars().zip(1..).peekable();
         loop {
@@ -123,7 +222,7 @@ impl Line<'_> {
         }
     }
 
-    fn check_header(&self, fields: &[Field]) -> Result<(), ConfigError> {
+    fn check_header(&self, fields: &[Field]) -> Result<(), MachinesError> {
         for (index, field) in fields.iter().enumerate() {
             match COLUMNS.get(index) {
                 Some(name) if field.text.eq_ignore_ascii_case(name) => {}
@@ -136,7 +235,7 @@ impl Line<'_> {
         Ok(())
     }
 
-    fn machine(&self, fields: &[Field], default_link: Option<&LinkSpec>) -> Result<Machine, ConfigError> {
+    fn machine(&self, fields: &[Field], default_link: Option<&LinkSpec>) -> Result<Machine, MachinesError> {
         if let Some(extra) = fields.get(COLUMNS.len()) {
             return Err(self.error(extra.column, format!("a sixth column {:?}", extra.text), LINE_FORM));
         }
@@ -179,7 +278,7 @@ impl Line<'_> {
     }
 
     /// The slave's hardware address; zero where it is to be asked for.
-    fn mac(&self, field: &Field, link: &LinkSpec) -> Result<MacAddr, ConfigError> {
+    fn mac(&self, field: &Field, link: &LinkSpec) -> Result<MacAddr, MachinesError> {
         if link.is_udp() && field.text.is_empty() {
             return Ok(MacAddr::default());
         }
@@ -213,11 +312,11 @@ fn parse_mac(text: &str) -> Result<MacAddr, String> {
 
 #[cfg(test)]
 mod tests {
-    use rum_net::port::spec::PortSpec;
+    use crate::port::spec::PortSpec;
 
     use super::*;
 
-    fn parse(text: &str) -> Result<Vec<Machine>, ConfigError> {
+    fn parse(text: &str) -> Result<Vec<Machine>, MachinesError> {
         parse_machines("machines.csv", text.as_bytes(), None)
     }
 
@@ -247,6 +346,18 @@ mod tests {
         assert_eq!(machines[0].link, PortSpec::Vhost("/a".into()).into());
         assert_eq!(machines[1].link, PortSpec::Vhost("/b#1".into()).into());
         assert_eq!((machines[1].name.as_deref(), machines[1].memory_bytes), (None, None));
+    }
+
+    #[test]
+    fn the_replication_factor_stands_in_a_comment() {
+        let factor = |text: &str| parse_replication_factor("m", text.as_bytes(), 3).map_err(|error| error.to_string());
+        assert_eq!(factor("::1,02:00:00:00:00:01\n"), Ok(1));
+        assert_eq!(factor("ip,mac\n# three of them: rf=5\n#  rf=3 \n"), Ok(3));
+        assert_eq!(factor("\u{feff}# rf=1\r\n# rf=3"), Ok(1));
+        let wrong = factor("\n # rf=2").unwrap_err();
+        assert_eq!(wrong, "m:2:4: \"2\" is no replication factor; expected rf=1, rf=3 or rf=5");
+        let many = factor("# rf=5").unwrap_err();
+        assert!(many.starts_with("m:1:3: 5 slaves are to keep each page, and there are 3; expected"), "{many}");
     }
 
     #[test]

@@ -1,9 +1,11 @@
 //! Which slave holds which shard, and which extent falls to which shard.
 
-use rum_net::{port::MacAddr, rpc::Incarnation};
 use twox_hash::XxHash3_64;
 
-use crate::{config::Machine, pager::remote::SlaveIndex};
+use crate::{machines::Machine, port::MacAddr, rpc::Incarnation};
+
+/// A slave, by its place in machines.csv.
+pub type SlaveIndex = u16;
 
 /// Shards in a grid.
 pub const SHARDS: u64 = 64;
@@ -34,6 +36,13 @@ impl Placement {
     /// The shard of a named object.
     pub fn name_shard(name: &[u8; 32]) -> u64 {
         XxHash3_64::oneshot(name) % SHARDS
+    }
+
+    /// The slaves that keep what the `first` of them leads while it lives, `first` at the head: a group of `factor`. There is
+    /// one for each slave, so that a grid has as many groups as slaves.
+    pub fn group(&self, first: SlaveIndex, factor: usize) -> Vec<SlaveIndex> {
+        let others = self.ranking(SHARDS + u64::from(first)).into_iter().filter(|&slave| slave != first);
+        std::iter::once(first).chain(others).take(factor).collect()
     }
 
     /// All slaves, the one that a shard belongs to first.
@@ -72,6 +81,17 @@ mod tests {
             let ranking = five.ranking(shard);
             let without: Vec<_> = ranking.into_iter().filter(|&slave| slave != 4).collect();
             assert_eq!(without, four.ranking(shard));
+        }
+    }
+
+    #[test]
+    fn a_group_has_its_first_and_as_many_as_asked_for() {
+        let placement = Placement::new(&machines(5));
+        for first in 0..5 {
+            let group = placement.group(first, 3);
+            let distinct: std::collections::HashSet<_> = group.iter().collect();
+            assert!(group[0] == first && distinct.len() == 3, "{group:?}");
+            assert_eq!(placement.group(first, 5).len(), 5);
         }
     }
 

@@ -1,0 +1,75 @@
+//! A group's state as it travels to a slave that lacks it: the directory (who has what) at one instant, and the pages.
+
+use rum_net::wire::message::NameHash;
+use serde::{Deserialize, Serialize};
+use serde_bytes::ByteBuf;
+
+use crate::account::AccountId;
+
+/// All of a state but its pages.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct DirectoryImage {
+    /// The last slot that was applied to it.
+    pub as_of: u64,
+    /// Extents by their place.
+    pub places: Vec<PlaceImage>,
+    /// Places without an extent, in the order in which they were freed.
+    pub free: Vec<u32>,
+    /// Named objects: size in bytes, and extents by place.
+    pub names: Vec<(NameHash, u64, Vec<u32>)>,
+    /// Clients with a lease.
+    pub clients: Vec<ClientImage>,
+    /// Clients whose lease has run out, the first of them first.
+    pub fenced: Vec<u128>,
+}
+
+/// A place in the table of extents.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct PlaceImage {
+    /// Of the extent that is there, or of the next.
+    pub generation: u32,
+    /// What is there.
+    pub state: PlaceState,
+}
+
+/// What is in a place.
+#[derive(Debug, Serialize, Deserialize)]
+pub enum PlaceState {
+    /// Nothing.
+    Free,
+    /// Nothing, for ever.
+    Retired,
+    /// An extent.
+    Used {
+        /// Its client; none for a named object's.
+        client: Option<u128>,
+        /// At whose cost.
+        account: AccountId,
+    },
+}
+
+/// A client with a lease.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct ClientImage {
+    /// Its incarnation.
+    pub client: u128,
+    /// It has the answers of all commands up to this one.
+    pub settled: u64,
+    /// The answers of later ones.
+    pub answers: Vec<(u64, ByteBuf)>,
+}
+
+/// A page.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct PageImage {
+    /// Its extent's place.
+    pub index: u32,
+    /// Its extent's generation.
+    pub generation: u32,
+    /// Its number in the extent.
+    pub page: u8,
+    /// The slot that wrote it last.
+    pub slot: u64,
+    /// What it holds; none for zeros.
+    pub data: Option<ByteBuf>,
+}

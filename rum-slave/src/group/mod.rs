@@ -1,0 +1,444 @@
+//! A group of slaves that keep the same pages: one replica of it, with its state. No I/O: messages, requests and the time go in; messages and
+//! answers come out.
+
+pub mod entry;
+pub mod image;
+pub mod message;
+pub mod peers;
+pub mod state;
+pub mod transfer;
+
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+    time::Duration,
+};
+
+use paxos::{
+    Command, Configuration, Effect, MemberId, MemberSet, ProposeError, ReadError, Replica, Settings, Slot, Standing, Start,
+};
+use rum_net::{
+    placement::SlaveIndex,
+    rpc::{Incarnation, Response, server::RequestToken},
+    wire::message::{Request, Stat, Status, encode_not_leader, encode_status},
+};
+
+use self::{
+    entry::{Entry, Operation, Run},
+    message::{Content, PeerMessage, Piece},
+    state::State,
+    transfer::{Incoming, Outgoing, Progress},
+};
+use crate::account::{AccountId, Accounts};
+
+/// A slave that leads in another's place gives the lead back when it has led for so long.
+const LEAD_BACK: Duration = Duration::from_secs(2);
+/// Who was heard so lately is there.
+const LATELY: Duration = Duration::from_millis(100);
+/// How often a leader looks whether leases have run out.
+const LEASE_CHECK: Duration = Duration::from_millis(50);
+
+/// Where an answer goes: to this request of the slave's port of this number.
+pub type Asker = (usize, RequestToken);
+
+/// Who asks for something.
+#[derive(Clone, Copy, Debug)]
+pub struct Caller {
+    /// Its incarnation.
+    pub client: Incarnation,
+    /// Whose quota its memory counts against.
+    pub account: AccountId,
+    /// That quota in extents.
+    pub quota: u64,
+}
+
+/// What a group wants done.
+#[derive(Debug)]
+pub enum Output {
+    /// Give this message to these slaves.
+    Send(Vec<SlaveIndex>, PeerMessage),
+    /// Answer a request.
+    Answer(Asker, Vec<u8>),
+}
+
+/// One slave's part in one group.
+#[derive(Debug)]
+pub struct Group {
+    number: u16,
+    seat: MemberId,
+    /// The slave of each seat; the first leads while it can.
+    slaves: Vec<SlaveIndex>,
+    accounts: Accounts,
+    seed: u64,
+    replica: Replica<Entry>,
+    state: State,
+    /// Who waits for a slot to be decided.
+    waiting: HashMap<Slot, Asker>,
+    outgoing: Vec<Outgoing>,
+    incoming: Option<Incoming>,
+    /// A transfer has begun and not ended: pages may be missing that the directory should have.
+    is_torn: bool,
+    /// Extents that each slave has room for, as far as is known.
+    capacities: Vec<u64>,
+    /// When each slave was heard last.
+    heard: Vec<Duration>,
+    led_since: Option<Duration>,
+    lease: Duration,
+    next_lease_check: Duration,
+    /// Clients without a session here: since when, as leader.
+    silent: HashMap<Incarnation, Duration>,
+    expiring: HashSet<Incarnation>,
+    outputs: Vec<Output>,
+}
+
+impl Group {
+    /// The part of slave `me` in the group of `slaves`; it has room for `capacity` extents. `lease` is how long a client may be silent.
+    pub fn new(
+        number: u16,
+        (slaves, me): (Vec<SlaveIndex>, SlaveIndex),
+        accounts: Accounts,
+        capacity: u64,
+        lease: Duration,
+        now: Duration,
+        seed: u64,
+    ) -> Option<Self> {
+        let seat = slaves.iter().position(|&slave| slave == me)?;
+        let seat = MemberId::new(seat as u8)?;
+        let mut capacities = vec![u64::MAX; slaves.len()];
+        capacities[usize::from(seat.get())] = capacity;
+        Some(Self {
+            number,
+            seat,
+            replica: blank(seat, slaves.len(), now, seed),
+            state: State::new(accounts.clone()),
+            accounts,
+            seed,
+            waiting: HashMap::new(),
+            outgoing: Vec::new(),
+            incoming: None,
+            is_torn: false,
+            capacities,
+            heard: vec![Duration::ZERO; slaves.len()],
+            led_since: None,
+            slaves,
+            lease,
+            next_lease_check: now,
+            silent: HashMap::new(),
+            expiring: HashSet::new(),
+            outputs: Vec::new(),
+        })
+    }
+
+    /// Its number: that of the slave that leads it while it can.
+    pub fn number(&self) -> u16 {
+        self.number
+    }
+
+    /// What it keeps, to look at.
+    pub fn state(&self) -> &State {
+        &self.state
+    }
+
+    /// Its slaves, the one that leads while it can first.
+    pub fn slaves(&self) -> &[SlaveIndex] {
+        &self.slaves
+    }
+
+    /// What the replica does.
+    pub fn status(&self) -> paxos::Status {
+        self.replica.status()
+    }
+
+    /// Who leads, as far as is known.
+    pub fn leader(&self) -> Option<SlaveIndex> {
+        self.replica.leader().map(|seat| self.slaves[usize::from(seat.get())])
+    }
+
+    /// Extents that all slaves of the group have room for.
+    pub fn capacity(&self) -> u64 {
+        self.capacities.iter().copied().min().unwrap_or(0)
+    }
+
+    /// When `tick` has to be called next.
+    pub fn next_timeout(&self) -> Option<Duration> {
+        self.replica.next_timeout()
+    }
+
+    /// Takes a message of another slave.
+    pub fn handle(&mut self, now: Duration, from: SlaveIndex, content: Content) {
+        let Some(seat) = self.slaves.iter().position(|&slave| slave == from) else { return };
+        let Some(member) = MemberId::new(seat as u8) else { return };
+        match content {
+            Content::Paxos { capacity, message } => {
+                if message.from == member {
+                    self.heard[seat] = now;
+                    self.capacities[seat] = capacity;
+                    self.replica.handle(now, message);
+                }
+            }
+            Content::Piece(piece) => self.take_piece(now, member, piece),
+        }
+    }
+
+    fn take_piece(&mut self, now: Duration, from: MemberId, piece: Piece) {
+        let Some(incoming) = &mut self.incoming else { return };
+        let through = incoming.through;
+        match incoming.take(from, piece, &mut self.state) {
+            Ok(Progress::None) => {}
+            Ok(Progress::Some) => {
+                self.is_torn = true;
+                self.replica.state_progress(now, from, through, 0);
+            }
+            Ok(Progress::Whole) => {
+                (self.incoming, self.is_torn) = (None, false);
+                self.replica.state_installed(now, from, through);
+            }
+            Err(error) => {
+                tracing::error!("group {}: cannot take over what slave {from:?} has: {error}", self.number);
+                self.incoming = None;
+            }
+        }
+    }
+
+    /// Serves a request that changes nothing. `now` has to be read after the request has come.
+    /// `stat` is what the slave says of itself, in which the group's part is filled in.
+    pub fn ask(
+        &mut self,
+        now: Duration,
+        caller: Caller,
+        request: &[u8],
+        stat: Stat,
+        response: &mut Response,
+    ) -> Result<(), Status> {
+        if let Err(error) = self.replica.check_read(now) {
+            let leader = match error {
+                ReadError::NotLeader { .. } => self.leader(),
+                ReadError::NoLease | ReadError::NotApplied => Some(self.slaves[usize::from(self.seat.get())]),
+            };
+            encode_not_leader(leader, &mut response.head);
+            return Ok(());
+        }
+        match Request::decode(request).map_err(|error| error.status())? {
+            Request::Read(pages) => return self.state.read(caller.client, pages, response),
+            Request::NameExtents { hash, from } => return self.state.name_extents(&hash, from, &mut response.head),
+            Request::Stat => {
+                let store = self.state.store();
+                let (reserved_extents, used_pages) = (store.quota().reserved(), store.used_pages());
+                let stat = Stat { capacity_extents: self.capacity(), reserved_extents, used_pages, ..stat };
+                stat.encode_response(&mut response.head);
+            }
+            Request::Renew if self.state.is_fenced(caller.client) => return Err(Status::Fenced),
+            Request::Renew => encode_status(Status::Ok, &mut response.head),
+            _ => return Err(Status::Unsupported),
+        }
+        Ok(())
+    }
+
+    /// Begins to run a command; the answer comes as an output.
+    pub fn command(
+        &mut self,
+        asker: Asker,
+        caller: Caller,
+        (sequence, settled): (u64, u64),
+        request: &[u8],
+        first_generation: u32,
+    ) {
+        let run = Run {
+            client: caller.client.0,
+            account: caller.account,
+            sequence,
+            settled,
+            capacity: self.capacity(),
+            quota: caller.quota,
+            first_generation,
+            request: request.to_vec(),
+        };
+        match self.replica.propose(Entry(Arc::new(Operation::Run(Box::new(run))))) {
+            Ok(slot) => drop(self.waiting.insert(slot, asker)),
+            Err(error) => {
+                let leader = match error {
+                    ProposeError::NotLeader { .. } => self.leader(),
+                    ProposeError::Busy | ProposeError::Change(_) => Some(self.slaves[usize::from(self.seat.get())]),
+                };
+                self.refuse(asker, leader);
+            }
+        }
+    }
+
+    fn refuse(&mut self, asker: Asker, leader: Option<SlaveIndex>) {
+        let mut answer = Vec::new();
+        encode_not_leader(leader, &mut answer);
+        self.outputs.push(Output::Answer(asker, answer));
+    }
+
+    /// Does what is due. `has_session` says whether a client has a session with this slave.
+    pub fn tick(&mut self, now: Duration, has_session: &dyn Fn(Incarnation) -> bool) {
+        if self.replica.next_timeout().is_some_and(|at| at <= now) {
+            self.replica.tick(now);
+        }
+        if now >= self.next_lease_check {
+            self.next_lease_check = now + LEASE_CHECK;
+            self.check_leases(now, has_session);
+            self.lead_back(now);
+        }
+    }
+
+    /// A session of a client has ended, by its own wish or because it was silent for the length of a lease.
+    pub fn session_ended(&mut self, client: Incarnation, now: Duration) {
+        self.silent.insert(client, now.saturating_sub(self.lease));
+    }
+
+    fn check_leases(&mut self, now: Duration, has_session: &dyn Fn(Incarnation) -> bool) {
+        if self.replica.check_read(now).is_err() {
+            return;
+        }
+        let Self { state, silent, expiring, .. } = self;
+        silent.retain(|&client, _| !has_session(client));
+        expiring.retain(|&client| !has_session(client));
+        let mut over = Vec::new();
+        for client in state.clients().filter(|&client| !has_session(client)) {
+            let since = *silent.entry(client).or_insert(now);
+            if now.saturating_sub(since) >= self.lease && !expiring.contains(&client) {
+                over.push(client);
+            }
+        }
+        for client in over {
+            let expire = Operation::Expire { client: client.0 };
+            if self.replica.propose(Entry(Arc::new(expire))).is_ok() {
+                self.expiring.insert(client);
+            }
+        }
+    }
+
+    /// Gives the lead back to the slave that is to have it.
+    fn lead_back(&mut self, now: Duration) {
+        let first = MemberId::FIRST;
+        let is_due = self.led_since.is_some_and(|since| now.saturating_sub(since) >= LEAD_BACK);
+        if is_due
+            && self.seat != first
+            && now.saturating_sub(self.heard[0]) < LATELY
+            && self.replica.lags().any(|(member, lag)| member == first && lag < 16)
+        {
+            self.led_since = Some(now);
+            self.replica.hand_over(now, Some(first));
+        }
+    }
+
+    /// Gives the lead to whoever has most: this slave is about to end.
+    pub fn hand_over(&mut self, now: Duration) {
+        self.replica.hand_over(now, None);
+    }
+
+    /// Whether this slave leads the group.
+    pub fn is_leader(&self) -> bool {
+        self.replica.is_leader()
+    }
+
+    /// Does what the replica wants. Outputs are to be taken afterwards.
+    pub fn run_effects(&mut self, now: Duration) {
+        while let Some(effect) = self.replica.next_effect() {
+            match effect {
+                Effect::Send { to, message } => {
+                    let to = to.iter().map(|seat| self.slaves[usize::from(seat.get())]).collect();
+                    let capacity = self.capacities[usize::from(self.seat.get())];
+                    let message = PeerMessage { group: self.number, content: Content::Paxos { capacity, message } };
+                    self.outputs.push(Output::Send(to, message));
+                }
+                Effect::Apply { slot, command } => {
+                    if self.is_torn && self.state.has(slot.0) {
+                        // Entries have come that a broken transfer should have brought: what they did is here in part.
+                        tracing::warn!("group {}: a transfer broke off: beginning anew", self.number);
+                        return self.forget(now);
+                    }
+                    self.apply(slot, &command);
+                }
+                Effect::BecameLeader { .. } => {
+                    self.led_since = Some(now);
+                    self.silent.clear();
+                    self.expiring.clear();
+                    tracing::info!("group {}: this slave leads", self.number);
+                }
+                Effect::LostLeadership { .. } => {
+                    self.led_since = None;
+                    let waiting = std::mem::take(&mut self.waiting);
+                    for asker in waiting.into_values() {
+                        self.refuse(asker, None);
+                    }
+                }
+                Effect::ProvideState { to, since, through, .. } => {
+                    self.seed = self.seed.wrapping_add(1);
+                    self.outgoing.retain(|outgoing| outgoing.to != to);
+                    self.outgoing.push(Outgoing::new(to, since, through, self.seed, &self.state));
+                }
+                Effect::InstallState { from, through, .. } => self.incoming = Some(Incoming::new(from, through)),
+                // Without disk, nothing is persisted and the log needs no care; nobody is removed.
+                Effect::Persist { .. } | Effect::Truncated { .. } | Effect::Removed => {}
+            }
+        }
+    }
+
+    fn apply(&mut self, slot: Slot, command: &Command<Entry>) {
+        let asker = self.waiting.remove(&slot);
+        let answer = match command {
+            Command::Entry(entry) => self.state.apply(slot.0, &entry.0),
+            Command::Noop | Command::Reconfigure(_) => None,
+        };
+        match (asker, answer) {
+            (Some(asker), Some(answer)) => self.outputs.push(Output::Answer(asker, answer)),
+            (Some(asker), None) => self.refuse(asker, None),
+            (None, _) => {}
+        }
+    }
+
+    /// Begins anew, as a process without memory.
+    fn forget(&mut self, now: Duration) {
+        self.seed = self.seed.wrapping_add(1);
+        self.replica = blank(self.seat, self.slaves.len(), now, self.seed);
+        self.state = State::new(self.accounts.clone());
+        (self.incoming, self.is_torn) = (None, false);
+        self.outgoing.clear();
+        for asker in std::mem::take(&mut self.waiting).into_values() {
+            self.refuse(asker, None);
+        }
+    }
+
+    /// Pieces of state for slaves that lack it; `room` says how many messages may go to a slave now.
+    pub fn provide(&mut self, room: &dyn Fn(SlaveIndex) -> usize) {
+        let Self { outgoing, state, slaves, outputs, number, .. } = self;
+        outgoing.retain_mut(|outgoing| {
+            let to = slaves[usize::from(outgoing.to.get())];
+            for _ in 0..room(to) {
+                let Some(piece) = outgoing.next_piece(state) else { return false };
+                outputs.push(Output::Send(vec![to], PeerMessage { group: *number, content: Content::Piece(piece) }));
+            }
+            true
+        });
+    }
+
+    /// Gives freed memory back to the kernel, bit by bit. Returns whether there is more.
+    pub fn tidy(&mut self) -> bool {
+        self.state.tidy()
+    }
+
+    /// What is to be done since the last call.
+    pub fn take_outputs(&mut self) -> Vec<Output> {
+        std::mem::take(&mut self.outputs)
+    }
+
+    /// Whether anything is to be done.
+    pub fn has_outputs(&self) -> bool {
+        !self.outputs.is_empty()
+    }
+
+    /// Whether this slave is without the group's state.
+    pub fn is_blank(&self) -> bool {
+        self.replica.status().standing == Standing::Blank
+    }
+}
+
+/// A replica without memory.
+fn blank(seat: MemberId, members: usize, now: Duration, seed: u64) -> Replica<Entry> {
+    let voters: MemberSet = (0..members as u8).filter_map(MemberId::new).collect();
+    Replica::new(seat, Settings::default(), Start::Blank(Configuration::of(voters)), now, seed)
+        .expect("the default settings make sense")
+}

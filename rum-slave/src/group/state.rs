@@ -1,0 +1,281 @@
+//! What a group replicates: pages, who owns them, named objects, and which commands of clients were run. A machine without I/O and
+//! clock, whose outcome depends on nothing but the entries: all slaves of a group come to the same.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    io,
+};
+
+use rum_net::{
+    rpc::{Incarnation, Response},
+    wire::message::{
+        MAX_BATCH_EXTENTS, NameHash, PageContent, PageList, PageRef, ReadResponseWriter, Request, Status, WriteRequest,
+        encode_extents_response, encode_open_name_response, encode_size_differs, encode_status,
+    },
+};
+use serde_bytes::ByteBuf;
+
+use super::{
+    entry::{Operation, Run},
+    image::{ClientImage, DirectoryImage, PageImage},
+};
+use crate::{
+    account::Accounts,
+    extent::Owner,
+    store::{OpenNameError, Store},
+};
+
+/// Clients whose lease has run out that are remembered. What an older one had is guarded by the generations of extents.
+const MAX_FENCED: usize = 1 << 16;
+
+/// A client with a lease.
+#[derive(Debug, Default)]
+struct ClientRecord {
+    settled: u64,
+    /// Of commands that the client may ask for again.
+    answers: BTreeMap<u64, Vec<u8>>,
+}
+
+/// See the module's documentation.
+#[derive(Debug)]
+pub struct State {
+    store: Store,
+    clients: BTreeMap<Incarnation, ClientRecord>,
+    fenced: BTreeSet<Incarnation>,
+    fenced_in_order: VecDeque<Incarnation>,
+    /// The last slot whose outcome is in the directory, and, unless a transfer broke off, in the pages.
+    directory_slot: u64,
+    pages_written: u64,
+    expired: u64,
+}
+
+impl State {
+    /// Nothing yet.
+    pub fn new(accounts: Accounts) -> Self {
+        Self {
+            store: Store::new(0, 1).with_accounts(accounts).replicated(),
+            clients: BTreeMap::new(),
+            fenced: BTreeSet::new(),
+            fenced_in_order: VecDeque::new(),
+            directory_slot: 0,
+            pages_written: 0,
+            expired: 0,
+        }
+    }
+
+    /// The store, to look at.
+    pub fn store(&self) -> &Store {
+        &self.store
+    }
+
+    /// Whether what this slot did is here already.
+    pub fn has(&self, slot: u64) -> bool {
+        slot <= self.directory_slot
+    }
+
+    /// Clients with a lease.
+    pub fn clients(&self) -> impl Iterator<Item = Incarnation> {
+        self.clients.keys().copied()
+    }
+
+    /// Whether a client's lease has run out.
+    pub fn is_fenced(&self, client: Incarnation) -> bool {
+        self.fenced.contains(&client)
+    }
+
+    /// Pages written since the start.
+    pub fn pages_written(&self) -> u64 {
+        self.pages_written
+    }
+
+    /// Leases that have run out since the start.
+    pub fn expired(&self) -> u64 {
+        self.expired
+    }
+
+    /// Gives freed memory back to the kernel, bit by bit. Returns whether there is more.
+    pub fn tidy(&mut self) -> bool {
+        self.store.tidy(1)
+    }
+
+    /// Does what slot `slot` has decided, unless that came by a transfer; the answer to a command.
+    pub fn apply(&mut self, slot: u64, operation: &Operation) -> Option<Vec<u8>> {
+        match operation {
+            _ if slot <= self.directory_slot => None,
+            Operation::Run(run) => {
+                self.directory_slot = slot;
+                Some(self.run_once(slot, run))
+            }
+            Operation::Expire { client } => {
+                self.directory_slot = slot;
+                let client = Incarnation(*client);
+                if self.clients.contains_key(&client) {
+                    self.expired += 1;
+                    let extents = self.end(client);
+                    tracing::info!("lease of client {:032x} ended, {extents} extents reclaimed", client.0);
+                }
+                None
+            }
+        }
+    }
+
+    fn run_once(&mut self, slot: u64, run: &Run) -> Vec<u8> {
+        let client = run.client();
+        let mut answer = Vec::new();
+        if self.fenced.contains(&client) {
+            encode_status(Status::Fenced, &mut answer);
+            return answer;
+        }
+        let record = self.clients.entry(client).or_default();
+        if run.sequence <= record.settled {
+            // The client has the answer, and is not waiting for this one.
+            encode_status(Status::Malformed, &mut answer);
+            return answer;
+        }
+        if run.settled > record.settled {
+            record.settled = run.settled;
+            record.answers = record.answers.split_off(&(run.settled + 1));
+        }
+        if let Some(answer) = record.answers.get(&run.sequence) {
+            return answer.clone();
+        }
+        if let Err(status) = self.run(slot, run, &mut answer) {
+            answer.clear();
+            encode_status(status, &mut answer);
+        }
+        if let Some(record) = self.clients.get_mut(&client) {
+            record.answers.insert(run.sequence, answer.clone());
+        }
+        answer
+    }
+
+    fn run(&mut self, slot: u64, run: &Run, answer: &mut Vec<u8>) -> Result<(), Status> {
+        let (client, account) = (run.client(), run.account);
+        match Request::decode(&run.request).map_err(|error| error.status())? {
+            Request::Write(write) => self.write(slot, client, write)?,
+            Request::Reserve { count } => {
+                self.store.limit(run.capacity, account, run.quota, run.first_generation);
+                let extents = self.store.reserve(Owner::Client(client), account, count as u64)?;
+                encode_extents_response(&extents, answer);
+                return Ok(());
+            }
+            Request::Release(extents) => self.store.release(client, extents.iter())?,
+            Request::OpenName(open) => {
+                self.store.limit(run.capacity, account, run.quota, run.first_generation);
+                match self.store.open_name(account, open.hash, open.create_bytes) {
+                    Ok((object, existed)) => {
+                        encode_open_name_response(object.size_bytes, existed, &object.extents, answer);
+                    }
+                    Err(OpenNameError::SizeDiffers { existing_bytes }) => encode_size_differs(existing_bytes, answer),
+                    Err(OpenNameError::Refused(status)) => return Err(status),
+                }
+                return Ok(());
+            }
+            Request::FreeName { hash } => self.store.free_name(&hash)?,
+            Request::Bye => drop(self.end(client)),
+            _ => return Err(Status::Unsupported),
+        }
+        encode_status(Status::Ok, answer);
+        Ok(())
+    }
+
+    fn write(&mut self, slot: u64, client: Incarnation, write: WriteRequest<'_>) -> Result<(), Status> {
+        for page in write.pages().iter() {
+            self.store.check(client, page)?;
+        }
+        for (page, content) in write.iter() {
+            self.store.write_in_slot(slot, page, content)?;
+        }
+        self.pages_written += write.pages().len() as u64;
+        Ok(())
+    }
+
+    /// Fences a client and frees what it owned.
+    fn end(&mut self, client: Incarnation) -> usize {
+        self.clients.remove(&client);
+        if self.fenced.insert(client) {
+            self.fenced_in_order.push_back(client);
+        }
+        while self.fenced_in_order.len() > MAX_FENCED {
+            if let Some(oldest) = self.fenced_in_order.pop_front() {
+                self.fenced.remove(&oldest);
+            }
+        }
+        self.store.reclaim(client)
+    }
+
+    /// What pages hold, for a client that may read them.
+    pub fn read(&self, client: Incarnation, pages: PageList<'_>, response: &mut Response) -> Result<(), Status> {
+        if self.is_fenced(client) {
+            return Err(Status::Fenced);
+        }
+        let mut writer = ReadResponseWriter::new(response);
+        for page in pages.iter() {
+            writer.push(self.store.read(client, page)?);
+        }
+        Ok(())
+    }
+
+    /// The extents of a named object, without the first `from`.
+    pub fn name_extents(&self, hash: &NameHash, from: u32, response: &mut Vec<u8>) -> Result<(), Status> {
+        let object = self.store.name(hash).ok_or(Status::NoSuchName)?;
+        let rest = object.extents.get(from as usize..).unwrap_or_default();
+        encode_extents_response(&rest[..rest.len().min(MAX_BATCH_EXTENTS)], response);
+        Ok(())
+    }
+
+    /// All but the pages, for a slave that lacks it.
+    pub fn directory(&self) -> DirectoryImage {
+        let (places, free, names) = self.store.directory();
+        let client = |(client, record): (&Incarnation, &ClientRecord)| ClientImage {
+            client: client.0,
+            settled: record.settled,
+            answers: record.answers.iter().map(|(&sequence, answer)| (sequence, ByteBuf::from(answer.clone()))).collect(),
+        };
+        DirectoryImage {
+            as_of: self.directory_slot,
+            places,
+            free,
+            names,
+            clients: self.clients.iter().map(client).collect(),
+            fenced: self.fenced_in_order.iter().map(|client| client.0).collect(),
+        }
+    }
+
+    /// Takes another slave's directory over, unless this one has it.
+    ///
+    /// # Errors
+    /// When there is no address space for the extents.
+    pub fn install_directory(&mut self, mut image: DirectoryImage) -> io::Result<()> {
+        if image.as_of < self.directory_slot {
+            return Ok(());
+        }
+        self.store.become_directory(&mut image)?;
+        self.directory_slot = image.as_of;
+        let record = |client: ClientImage| {
+            let answers = client.answers.into_iter().map(|(sequence, answer)| (sequence, answer.into_vec())).collect();
+            (Incarnation(client.client), ClientRecord { settled: client.settled, answers })
+        };
+        self.clients = image.clients.into_iter().map(record).collect();
+        self.fenced_in_order = image.fenced.into_iter().map(Incarnation).collect();
+        self.fenced = self.fenced_in_order.iter().copied().collect();
+        Ok(())
+    }
+
+    /// Takes another slave's page over, unless this one has a later one.
+    pub fn install_page(&mut self, page: &PageImage) {
+        let extent = rum_net::wire::message::ExtentRef { index: page.index, generation: page.generation };
+        let content = match &page.data {
+            None => PageContent::Zeros,
+            Some(data) => match data.as_slice().try_into() {
+                Ok(data) => PageContent::Data(data),
+                Err(_) => return,
+            },
+        };
+        // An extent that the directory does not have comes by later entries.
+        let _ = self.store.write_in_slot(page.slot, PageRef { extent, page: page.page.into() }, content);
+    }
+}
+
+#[cfg(test)]
+mod tests;

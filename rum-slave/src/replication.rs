@@ -1,0 +1,363 @@
+//! A slave that replicates what it keeps on others: its parts in groups, the way to the other slaves, and the sessions of clients.
+
+use std::{
+    collections::HashMap,
+    time::{Duration, Instant},
+};
+
+use rum_net::{
+    machines::{Machine, Machines},
+    placement::{Placement, SlaveIndex},
+    port::spec::PortSpec,
+    rpc::{Incarnation, MAX_MESSAGE_BYTES, Response, server::Responder},
+    seal::ClientKey,
+    station::spec::LinkSpec,
+    wire::message::{
+        Command, RESPONSE_HEAD_BYTES, Request, Stat, Status, encode_not_leader, encode_status,
+    },
+};
+
+use crate::{
+    account::{AccountId, Accounts},
+    group::{
+        Asker, Caller, Group, Output,
+        message::PeerMessage,
+        peers::{Peers, PeersError},
+    },
+    service::Totals,
+};
+
+/// The name of the key with which slaves open sessions with each other.
+pub const PEER_KEY: &str = "grid";
+/// How long a slave that ends waits for others to lead in its place.
+const HAND_OVER: Duration = Duration::from_millis(500);
+
+/// Who replicates what with whom.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ReplicationOptions {
+    /// All slaves of the grid.
+    pub machines: Vec<Machine>,
+    /// How many of them keep each page.
+    pub factor: usize,
+    /// Which of them this is.
+    pub me: SlaveIndex,
+}
+
+/// Why a slave is not one of a grid.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("no line of {path} is this slave: expected one with its link ({links}) or its --name")]
+pub struct NotInGrid {
+    /// machines.csv.
+    pub path: String,
+    /// The links that it serves.
+    pub links: String,
+}
+
+impl ReplicationOptions {
+    /// The slave of `machines` that has this name, or serves one of these links alone.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub fn find(machines: Machines, path: &str, name: Option<&str>, links: &[LinkSpec]) -> Result<Self, NotInGrid> {
+        let is_named = |machine: &Machine| name.is_some() && machine.name.as_deref() == name;
+        let is_link = |machine: &Machine| links.iter().any(|link| link.is_point_to_point() && *link == machine.link);
+        let slaves = &machines.slaves;
+        let me = slaves.iter().position(is_link).or_else(|| slaves.iter().position(is_named));
+        let me = me.ok_or_else(|| {
+            let links: Vec<String> = links.iter().map(ToString::to_string).collect();
+            NotInGrid { path: path.to_owned(), links: links.join(", ") }
+        })?;
+        Ok(Self { factor: machines.replication_factor, machines: machines.slaves, me: me as SlaveIndex })
+    }
+}
+
+#[derive(Clone, Debug)]
+struct Session {
+    open: usize,
+    account: AccountId,
+    quota: u64,
+    is_peer: bool,
+}
+
+/// See the module's documentation.
+#[derive(Debug)]
+pub struct Replication {
+    me: SlaveIndex,
+    factor: usize,
+    start: Instant,
+    incarnation: Incarnation,
+    lease: Duration,
+    accounts: Accounts,
+    has_keys: bool,
+    groups: Vec<Group>,
+    peers: Peers,
+    sessions: HashMap<Incarnation, Session>,
+    answers: Vec<(Asker, Vec<u8>)>,
+    totals: Totals,
+    /// Since the last step a client has asked for something.
+    was_asked: bool,
+}
+
+impl Replication {
+    /// A slave with room for `capacity` extents. With `key` it opens sealed sessions with the others.
+    ///
+    /// # Errors
+    /// When a port towards the others cannot be opened.
+    pub fn new(
+        options: &ReplicationOptions,
+        accounts: Accounts,
+        key: Option<ClientKey>,
+        capacity: u64,
+        (incarnation, lease): (Incarnation, Duration),
+    ) -> Result<Self, PeersError> {
+        let placement = Placement::new(&options.machines);
+        let all = (0..options.machines.len() as SlaveIndex).map(|first| placement.group(first, options.factor));
+        let mine: Vec<Vec<SlaveIndex>> = all.filter(|slaves| slaves.contains(&options.me)).collect();
+        let share = capacity / mine.len().max(1) as u64;
+        let groups = mine.into_iter().filter_map(|slaves| {
+            let (number, who) = (slaves[0], (slaves, options.me));
+            Group::new(number, who, accounts.clone(), share, lease, Duration::ZERO, rand::random())
+        });
+        Ok(Self {
+            me: options.me,
+            factor: options.factor,
+            start: Instant::now(),
+            incarnation,
+            lease,
+            groups: groups.collect(),
+            has_keys: key.is_some(),
+            accounts,
+            peers: Peers::new(&options.machines, options.me, incarnation, key)?,
+            sessions: HashMap::new(),
+            answers: Vec::new(),
+            totals: Totals::default(),
+            was_asked: false,
+        })
+    }
+
+    /// How many slaves keep each page.
+    pub fn factor(&self) -> usize {
+        self.factor
+    }
+
+    /// The clock of replicas.
+    fn now(&self) -> Duration {
+        self.start.elapsed()
+    }
+
+    /// A client, or another slave, wants a session; `name` is what its key has proven. Returns whether it may have one.
+    #[must_use]
+    pub fn session_opened(&mut self, client: Incarnation, name: Option<&str>) -> bool {
+        let Some(account) = self.accounts.find(name) else {
+            self.totals.sessions_refused += 1;
+            return false;
+        };
+        let is_peer = if self.has_keys { name == Some(PEER_KEY) } else { true };
+        let quota = self.accounts.quota(account).capacity();
+        let new = Session { open: 0, account, quota, is_peer };
+        let session = self.sessions.entry(client).or_insert(new);
+        if session.account != account {
+            self.totals.sessions_refused += 1;
+            return false;
+        }
+        self.totals.clients += u64::from(session.open == 0);
+        session.open += 1;
+        true
+    }
+
+    /// A session ended, by its client's wish or because that was silent.
+    pub fn session_closed(&mut self, client: Incarnation) {
+        let Some(session) = self.sessions.get_mut(&client) else { return };
+        session.open -= 1;
+        if session.open == 0 {
+            self.sessions.remove(&client);
+            let now = self.now();
+            for group in &mut self.groups {
+                group.session_ended(client, now);
+            }
+        }
+    }
+
+    /// Serves a request: answers it, or keeps `asker` to answer it later.
+    pub fn request(&mut self, asker: Asker, client: Incarnation, message: &[u8], responder: &mut Responder<'_>) {
+        match Request::decode(message) {
+            Ok(Request::Command(command)) => self.command(asker, client, command, responder),
+            Ok(Request::Ask { group, request }) => self.ask(client, group, request, responder.response()),
+            Ok(Request::Peer { sender, messages }) => self.peer(client, sender, messages, responder.response()),
+            Ok(Request::Stat) => {
+                let stat = self.stat();
+                stat.encode_response(&mut responder.response().head);
+            }
+            Ok(Request::Renew) => self.status(Status::Ok, responder.response()),
+            Ok(_) => self.status(Status::Unsupported, responder.response()),
+            Err(error) => self.status(error.status(), responder.response()),
+        }
+    }
+
+    fn status(&mut self, status: Status, response: &mut Response) {
+        response.clear();
+        encode_status(status, &mut response.head);
+        self.count(status);
+    }
+
+    fn count(&mut self, status: Status) {
+        self.totals.requests += 1;
+        self.totals.answered[status as usize] += 1;
+    }
+
+    fn caller(&self, client: Incarnation) -> Option<Caller> {
+        let session = self.sessions.get(&client)?;
+        Some(Caller { client, account: session.account, quota: session.quota })
+    }
+
+    fn command(&mut self, asker: Asker, client: Incarnation, command: Command<'_>, responder: &mut Responder<'_>) {
+        self.was_asked = true;
+        let Command { group, sequence, settled, request } = command;
+        let caller = self.caller(client);
+        let Some((group, caller)) = self.groups.iter_mut().find(|g| g.number() == group).zip(caller) else {
+            return encode_not_leader(None, &mut responder.response().head);
+        };
+        group.command(asker, caller, (sequence, settled), request, rand::random_range(1..u32::MAX / 2));
+    }
+
+    fn ask(&mut self, client: Incarnation, group: u16, request: &[u8], response: &mut Response) {
+        self.was_asked = true;
+        let (now, caller, stat) = (self.now(), self.caller(client), self.stat());
+        let Some((group, caller)) = self.groups.iter_mut().find(|g| g.number() == group).zip(caller) else {
+            return encode_not_leader(None, &mut response.head);
+        };
+        if let Err(status) = group.ask(now, caller, request, stat, response) {
+            return self.status(status, response);
+        }
+        self.totals.pages_read += response.pages.len() as u64;
+        self.count(Status::Ok);
+    }
+
+    /// Takes what another slave says, and answers with what there is to be said to it.
+    fn peer(&mut self, client: Incarnation, sender: SlaveIndex, messages: &[u8], response: &mut Response) {
+        if !self.sessions.get(&client).is_some_and(|session| session.is_peer) {
+            return self.status(Status::NotOwner, response);
+        }
+        let mut all = Vec::new();
+        if !PeerMessage::decode_all(messages, &mut |message| all.push(message)) {
+            return self.status(Status::Malformed, response);
+        }
+        encode_status(Status::Ok, &mut response.head);
+        for message in all {
+            self.handle(sender, message);
+        }
+        self.run_effects();
+        self.peers.take_waiting(sender, MAX_MESSAGE_BYTES - RESPONSE_HEAD_BYTES, &mut response.head);
+    }
+
+    fn handle(&mut self, sender: SlaveIndex, message: PeerMessage) {
+        let now = self.now();
+        if let Some(group) = self.groups.iter_mut().find(|group| group.number() == message.group) {
+            group.handle(now, sender, message.content);
+        }
+    }
+
+    fn run_effects(&mut self) {
+        let now = self.now();
+        let Self { groups, peers, answers, .. } = self;
+        for group in groups {
+            group.run_effects(now);
+            for output in group.take_outputs() {
+                match output {
+                    Output::Send(to, message) => peers.push(&to, &message),
+                    Output::Answer(asker, answer) => answers.push((asker, answer)),
+                }
+            }
+        }
+    }
+
+    /// Does what is due, and takes and sends messages. Returns whether there was anything that a client waits for.
+    pub fn step(&mut self, now: Instant) -> bool {
+        let mut come = Vec::new();
+        let mut worked = self.peers.poll(now, &mut |slave, message| come.push((slave, message)));
+        for (slave, message) in come {
+            self.handle(slave, message);
+        }
+        let clock = self.now();
+        let Self { groups, peers, sessions, .. } = self;
+        for group in groups {
+            group.tick(clock, &|client| sessions.contains_key(&client));
+            group.provide(&|slave| peers.room(slave));
+            worked |= group.tidy();
+        }
+        self.run_effects();
+        self.peers.send();
+        worked |= std::mem::take(&mut self.was_asked);
+        worked
+    }
+
+    /// Answers for requests that were kept.
+    pub fn take_answers(&mut self) -> Vec<(Asker, Vec<u8>)> {
+        for (_, answer) in &self.answers {
+            self.totals.requests += 1;
+            self.totals.answered[usize::from(answer[0])] += 1;
+        }
+        std::mem::take(&mut self.answers)
+    }
+
+    /// How long the slave may sleep.
+    pub fn patience(&self) -> Duration {
+        /// Another slave's answer comes by a port that is not slept on.
+        const SHORT: Duration = Duration::from_micros(100);
+        if self.peers.is_waiting() {
+            return SHORT;
+        }
+        let now = self.now();
+        let next = self.groups.iter().filter_map(Group::next_timeout).min();
+        next.map_or(HAND_OVER, |next| next.saturating_sub(now).min(HAND_OVER))
+    }
+
+    /// Gives up all leads, and says whether this slave leads nothing any more; to be called until it does, or patience ends.
+    pub fn hand_over(&mut self) -> bool {
+        let now = self.now();
+        let mut leads = false;
+        for group in self.groups.iter_mut().filter(|group| group.is_leader()) {
+            leads = true;
+            group.hand_over(now);
+        }
+        !leads
+    }
+
+    /// How long `hand_over` is worth repeating.
+    pub fn hand_over_patience(&self) -> Duration {
+        HAND_OVER
+    }
+
+    /// What was done since the start.
+    pub fn totals(&self) -> Totals {
+        let states = || self.groups.iter().map(Group::state);
+        Totals {
+            pages_written: states().map(|state| state.pages_written()).sum(),
+            leases_expired: states().map(|state| state.expired()).sum(),
+            ..self.totals
+        }
+    }
+
+    /// What this slave says of itself: of all its parts in groups.
+    pub fn stat(&self) -> Stat {
+        let sum = |of: &dyn Fn(&Group) -> u64| self.groups.iter().map(of).sum();
+        Stat {
+            incarnation: self.incarnation,
+            capacity_extents: sum(&|group| group.capacity()),
+            reserved_extents: sum(&|group| group.state().store().quota().reserved()),
+            used_pages: sum(&|group| group.state().store().used_pages()),
+            sessions: self.sessions.values().map(|session| session.open as u64).sum(),
+            lease: self.lease,
+        }
+    }
+
+    /// Which slave this is.
+    pub fn me(&self) -> SlaveIndex {
+        self.me
+    }
+}
+
+/// Whether a slave on this link can reach others.
+pub fn can_reach_others(port: &PortSpec) -> bool {
+    matches!(port, PortSpec::Vhost(_) | PortSpec::AfPacket(_))
+}
