@@ -205,6 +205,7 @@ fn stats_text(links: &[String], engine: &str, stats: &Stats) -> String {
         ("pages_clean", stats.pages_clean),
         ("fault_p50_ns", stats.fault_p50_ns),
         ("fault_p99_ns", stats.fault_p99_ns),
+        ("fault_longest_ns", stats.fault_longest_ns),
         ("fault_mean_ns", stats.fault_mean_ns),
     ];
     for (name, value) in numbers {

@@ -40,6 +40,9 @@ pub struct Arguments {
     /// Memory that each slave gives
     #[arg(long, default_value = "512M", value_parser = memory)]
     memory: u64,
+    /// How many slaves keep each page: 1, 3 or 5. With 3, any one may die
+    #[arg(long, default_value = "1", value_parser = slaves::replication_factor)]
+    rf: u8,
     /// Far memory that may be in the command's own memory at once
     #[arg(long, default_value = "64M", value_parser = budget)]
     budget: u64,
@@ -68,8 +71,8 @@ fn exit_code(status: ExitStatus) -> u8 {
 fn run_in_grid(arguments: &Arguments) -> Result<ExitStatus, SlavesError> {
     let signals = Signals::take_over().map_err(io::Error::from)?;
     let directory = PrivateFolder::new().map_err(SlavesError::Directory)?;
-    let count = usize::from(arguments.slaves);
-    let (mut slaves, machines) = Slaves::start_local(count, arguments.memory, directory.path(), &signals)?;
+    let grid = slaves::count_and_factor(arguments.slaves, arguments.rf)?;
+    let (mut slaves, machines) = Slaves::start_local(grid, arguments.memory, directory.path(), &signals)?;
     let mut child = slaves::client_command(&arguments.command[0], &machines, arguments.budget, Place::Here)?
         .args(&arguments.command[1..])
         .spawn()?;

@@ -39,6 +39,8 @@ impl Place<'_> {
 const READY_TIMEOUT: Duration = Duration::from_secs(30);
 /// How the first clause of the line ends that a slave prints when it serves.
 const READY: &str = "ready";
+/// And that of the line that says that it has again what the grid has.
+const RECOVERED: &str = "recovered";
 /// So long may a slave take to end after SIGTERM.
 const END_TIMEOUT: Duration = Duration::from_secs(3);
 
@@ -77,6 +79,14 @@ pub enum SlavesError {
         /// The end of what it printed.
         said: String,
     },
+    /// Fewer slaves than are to keep each page.
+    #[error("{slaves} slaves cannot keep each page {factor} times: expected --slaves {factor} or more")]
+    TooFew {
+        /// Those there are to be.
+        slaves: u8,
+        /// Those that are to keep each page.
+        factor: u8,
+    },
     /// Keys could not be made.
     #[error("cannot make keys: {0}")]
     Keys(#[from] KeygenError),
@@ -97,9 +107,21 @@ pub fn program(name: &str, variable: &'static str) -> Result<PathBuf, SlavesErro
     if path.is_file() { Ok(path) } else { Err(SlavesError::NoProgram { path, variable }) }
 }
 
-/// The address after `mac` in the line that a slave prints when it is ready.
-fn mac_in(line: &str) -> Option<&str> {
-    line.split(", ").find_map(|clause| clause.strip_prefix("mac "))
+/// The hardware address of a slave on a socket, in machines.csv.
+fn local_mac(number: usize) -> String {
+    format!("02:52:55:4d:00:{:02x}", number + 1)
+}
+
+/// How many slaves are to keep each page, for clap.
+pub fn replication_factor(text: &str) -> Result<u8, String> {
+    let factors = rum_net::machines::REPLICATION_FACTORS;
+    let factor = text.parse().ok().filter(|&factor: &u8| factors.contains(&usize::from(factor)));
+    factor.ok_or_else(|| "expected 1, 3 or 5".to_owned())
+}
+
+/// The slaves of a grid, and how many of them keep each page.
+pub fn count_and_factor(slaves: u8, factor: u8) -> Result<(usize, usize), SlavesError> {
+    if factor > slaves { Err(SlavesError::TooFew { slaves, factor }) } else { Ok((slaves.into(), factor.into())) }
 }
 
 /// A size as rum-slave takes it.
@@ -119,12 +141,13 @@ pub struct Slave {
 }
 
 impl Slave {
-    /// Starts `rum-slave` on the port `link`. What it prints to stderr goes to a file in `directory`.
+    /// Starts `rum-slave` on the port `link`; as one of the grid of `machines`, if it replicates. What it prints to stderr goes to a file in `directory`.
     pub fn spawn(
         number: usize,
         directory: &Path,
         link: &str,
         memory: &str,
+        machines: Option<&Path>,
         place: Place<'_>,
     ) -> Result<Self, SlavesError> {
         let binary = program("rum-slave", "RUM_SLAVE_BIN")?;
@@ -132,6 +155,9 @@ impl Slave {
         let mut command = tied::command(binary.as_os_str(), place.is_own_host())?;
         if let Place::OwnHost { keys } = place {
             command.arg("--keys").arg(keys);
+        }
+        if let Some(machines) = machines {
+            command.arg("--machines").arg(machines);
         }
         let mut child = command
             .args(["--port", link, "--memory", memory, "--name", &format!("slave-{number}")])
@@ -208,6 +234,14 @@ impl Slave {
         }
     }
 
+    /// As `kill -9`.
+    fn kill(&mut self) -> io::Result<()> {
+        self.child.kill()?;
+        self.child.wait()?;
+        self.ended = true;
+        Ok(())
+    }
+
     fn newly_ended(&mut self) -> Option<ExitStatus> {
         let status = if self.ended { None } else { self.child.try_wait().ok().flatten() };
         self.ended |= status.is_some();
@@ -234,9 +268,10 @@ impl Slaves {
         &mut self.slaves[last]
     }
 
-    /// Starts `count` slaves of `memory_bytes` each on vhost-user sockets in `directory`, and writes machines.csv there.
+    /// Starts `count` slaves of `memory_bytes` each on vhost-user sockets in `directory`, and writes machines.csv there. `factor` of them
+    /// keep each page.
     pub fn start_local(
-        count: usize,
+        (count, factor): (usize, usize),
         memory_bytes: u64,
         directory: &Path,
         signals: &Signals,
@@ -245,18 +280,39 @@ impl Slaves {
         let memory = size_argument(memory_bytes);
         let links: Vec<String> =
             (0..count).map(|number| format!("vhost:{}", directory.join(format!("slave-{number}")).display())).collect();
-        for (number, link) in links.iter().enumerate() {
-            slaves.add(Slave::spawn(number, directory, link, &memory, Place::Here)?);
-        }
-        let mut machines = String::from("ip,mac,link,name,memory\n");
-        for (number, (slave, link)) in slaves.slaves.iter_mut().zip(&links).enumerate() {
-            let line = slave.wait_for(READY, signals)?;
-            let mac = mac_in(&line).ok_or_else(|| io::Error::other(format!("it names no mac in {line:?}")))?;
-            machines.push_str(&format!("127.0.0.1,{mac},\"{link}\",slave-{number},{memory}\n"));
-        }
+        // Slaves on sockets are told apart by these: what hardware addresses they draw matters to nobody.
+        let line = |(number, link): (usize, &String)| {
+            format!("127.0.0.1,{},\"{link}\",slave-{number},{memory}\n", local_mac(number))
+        };
+        let lines: String = links.iter().enumerate().map(line).collect();
         let path = directory.join("machines.csv");
-        fs::write(&path, machines).map_err(SlavesError::Directory)?;
+        fs::write(&path, format!("# rf={factor}\nip,mac,link,name,memory\n{lines}")).map_err(SlavesError::Directory)?;
+        let machines = (factor > 1).then_some(path.as_path());
+        for (number, link) in links.iter().enumerate() {
+            slaves.add(Slave::spawn(number, directory, link, &memory, machines, Place::Here)?);
+        }
+        slaves.wait_until_ready(signals)?;
         Ok((slaves, path))
+    }
+
+    /// Kills a slave, as `kill -9`.
+    pub fn kill(&mut self, number: usize) -> Result<(), SlavesError> {
+        Ok(self.slaves[number].kill()?)
+    }
+
+    /// Starts a slave again that was killed, on its socket.
+    pub fn restart(&mut self, number: usize, memory_bytes: u64, machines: &Path) -> Result<(), SlavesError> {
+        let directory = machines.parent().unwrap_or(machines);
+        let link = format!("vhost:{}", directory.join(format!("slave-{number}")).display());
+        let memory = size_argument(memory_bytes);
+        self.slaves[number] = Slave::spawn(number, directory, &link, &memory, Some(machines), Place::Here)?;
+        Ok(())
+    }
+
+    /// Waits until a slave that was started again has what the grid has, and returns what it says of it.
+    pub fn wait_until_recovered(&mut self, number: usize, signals: &Signals) -> Result<String, SlavesError> {
+        let line = self.slaves[number].wait_for(RECOVERED, signals)?;
+        Ok(line.split_once(", ").map_or(line.clone(), |(_, what)| what.to_owned()))
     }
 
     /// The processes' numbers, which they keep when they become `rum-slave`.

@@ -31,7 +31,13 @@ fn setup(memory_bytes: u64, budget_bytes: u64) -> Setup {
     let slave = Slave::start(vec![port], Options::new(memory_bytes)).unwrap();
     let mac = MacAddr([2, 0, 0, 0, 0, 1]);
     let machine = Machine { ip: "127.0.0.1".into(), mac, link: link.into(), name: None, memory_bytes: None };
-    let config = Config { machines: vec![machine], replication_factor: 1, local_budget_bytes: budget_bytes, engine: None, key: None };
+    let config = Config {
+        machines: vec![machine],
+        replication_factor: 1,
+        local_budget_bytes: budget_bytes,
+        engine: None,
+        key: None,
+    };
     Setup { grid: Grid::join(config).unwrap(), _slave: slave, _folder: folder }
 }
 

@@ -119,7 +119,11 @@ pub fn parse_replication_factor(path: &str, bytes: &[u8], slaves: usize) -> Resu
 ///
 /// # Errors
 /// [`MachinesError::Line`] for the first thing that is wrong, with its line and column.
-pub fn parse_machines(path: &str, bytes: &[u8], default_link: Option<&LinkSpec>) -> Result<Vec<Machine>, MachinesError> {
+pub fn parse_machines(
+    path: &str,
+    bytes: &[u8],
+    default_link: Option<&LinkSpec>,
+) -> Result<Vec<Machine>, MachinesError> {
     let text = utf8(path, bytes)?;
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let mut machines: Vec<(usize, Machine)> = Vec::new();

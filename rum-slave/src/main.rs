@@ -87,18 +87,18 @@ fn main() -> ExitCode {
 fn serve(arguments: Arguments) -> Result<ExitCode, String> {
     let keys = access::keys(&arguments.ports, arguments.keys.as_deref(), arguments.insecure);
     let keys = keys.map_err(|error| error.to_string())?;
+    let replication = replication(&arguments)?;
     // Before the port opens, so that a signal from then on removes its socket.
     let (stopper, stop) = stop().map_err(|error| error.to_string())?;
     stopper.on_signals().map_err(|error| error.to_string())?;
     let middlewares = Middlewares { faults: arguments.inject, capture: arguments.capture };
     let ports = port::open_links(&arguments.ports, arguments.force, &middlewares);
     let ports = ports.map_err(|error| error.to_string())?;
-    let replication = replication(&arguments)?;
     let options =
         Options { name: arguments.name, lease: arguments.lease, keys, replication, ..Options::new(arguments.memory) };
     let mut slave = Slave::new(ports, options).map_err(|error| error.to_string())?;
     say(&slave.ready_line());
-    let end = slave.run(&stop);
+    let end = slave.run_and_say(&stop, &mut say);
     let totals = slave.totals();
     let drops = drops(&slave);
     drop(slave);

@@ -6,15 +6,14 @@ use std::{
 };
 
 use rum_net::{
+    PAGE_BYTES,
     machines::{Machine, Machines},
     placement::{Placement, SlaveIndex},
     port::spec::PortSpec,
     rpc::{Incarnation, MAX_MESSAGE_BYTES, Response, server::Responder},
     seal::ClientKey,
     station::spec::LinkSpec,
-    wire::message::{
-        Command, RESPONSE_HEAD_BYTES, Request, Stat, Status, encode_not_leader, encode_status,
-    },
+    wire::message::{Command, RESPONSE_HEAD_BYTES, Request, Stat, Status, encode_not_leader, encode_status},
 };
 
 use crate::{
@@ -94,6 +93,8 @@ pub struct Replication {
     sessions: HashMap<Incarnation, Session>,
     answers: Vec<(Asker, Vec<u8>)>,
     totals: Totals,
+    /// Some group's state may be missing still.
+    is_recovering: bool,
     /// Since the last step a client has asked for something.
     was_asked: bool,
 }
@@ -131,6 +132,7 @@ impl Replication {
             sessions: HashMap::new(),
             answers: Vec::new(),
             totals: Totals::default(),
+            is_recovering: true,
             was_asked: false,
         })
     }
@@ -289,6 +291,16 @@ impl Replication {
         self.peers.send();
         worked |= std::mem::take(&mut self.was_asked);
         worked
+    }
+
+    /// Says once that the slave has what its groups have: how many bytes, and how long after its start. Nothing where there was nothing.
+    pub fn recovered(&mut self) -> Option<(u64, Duration)> {
+        if !self.is_recovering || !self.groups.iter().all(Group::is_whole) {
+            return None;
+        }
+        self.is_recovering = false;
+        let bytes = self.stat().used_pages * PAGE_BYTES as u64;
+        (bytes > 0).then(|| (bytes, self.now()))
     }
 
     /// Answers for requests that were kept.

@@ -141,8 +141,11 @@ impl Slave {
             return Err(StartError::NoPorts);
         }
         let incarnation = Incarnation(rand::random());
-        let channels: Result<Vec<Channel>, StartError> =
-            ports.into_iter().zip(0..).map(|(port, number)| Channel::new(number, port.into(), incarnation, &options)).collect();
+        let channels: Result<Vec<Channel>, StartError> = ports
+            .into_iter()
+            .zip(0..)
+            .map(|(port, number)| Channel::new(number, port.into(), incarnation, &options))
+            .collect();
         // Half of the numbers are left to count up through.
         let first_generation = rand::random_range(1..u32::MAX / 2);
         let accounts = options.keys.as_deref().map(Accounts::new).unwrap_or_default();
@@ -176,10 +179,18 @@ impl Slave {
 
     /// Serves until told to stop. Polls while there is work, and sleeps when there is none.
     pub fn run(&mut self, stop: &Stop) -> End {
+        self.run_and_say(stop, &mut |_| {})
+    }
+
+    /// As `run`; gives `say` a line when there is news.
+    pub fn run_and_say(&mut self, stop: &Stop, say: &mut dyn FnMut(&str)) -> End {
         let mut idle = Idle::new(self.options.poll);
         while !stop.is_set() {
             let now = Instant::now();
             if self.step(now) {
+                if let Some(line) = self.news() {
+                    say(&line);
+                }
                 idle.worked();
                 continue;
             }
@@ -282,6 +293,15 @@ impl Slave {
             Served::Alone(_) => ", RF 1: nothing is replicated".to_owned(),
             Served::Replicated(replication) => format!(", RF {}", replication.factor()),
         }
+    }
+
+    /// What has happened that its owner may want to know.
+    fn news(&mut self) -> Option<String> {
+        let Served::Replicated(replication) = &mut self.served else { return None };
+        let (bytes, took) = replication.recovered()?;
+        let name = self.options.name.as_deref().map(|name| format!(" {name}")).unwrap_or_default();
+        let (megabytes, seconds) = (bytes as f64 / 1e6, took.as_secs_f64());
+        Some(format!("rum-slave{name}: recovered, {megabytes:.1} MB in {seconds:.3} s"))
     }
 
     /// Sleeps until a packet comes, a lease may end, or the slave is told to stop.

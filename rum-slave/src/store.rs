@@ -292,7 +292,13 @@ impl Store {
 
     /// Pages that were written after slot `since`, up to `most` of them, in places from `cursor` on: calls `sink` with each, and
     /// moves the cursor. False when there are no more.
-    pub fn pages_since(&self, since: u64, cursor: &mut (u32, u16), most: usize, sink: &mut dyn FnMut(PageImage)) -> bool {
+    pub fn pages_since(
+        &self,
+        since: u64,
+        cursor: &mut (u32, u16),
+        most: usize,
+        sink: &mut dyn FnMut(PageImage),
+    ) -> bool {
         let mut found = 0;
         while cursor.0 < self.extents.places() {
             let Some((name, extent)) = self.extents.at(cursor.0) else {

@@ -81,6 +81,7 @@ pub struct Far {
     metadata_bytes: u64,
     fault_p50_ns: u64,
     fault_p99_ns: u64,
+    fault_longest_ns: u64,
     fault_mean_ns: u64,
 }
 
@@ -105,6 +106,7 @@ impl Far {
             metadata_bytes: stats.metadata_bytes,
             fault_p50_ns: stats.fault_p50_ns,
             fault_p99_ns: stats.fault_p99_ns,
+            fault_longest_ns: stats.fault_longest_ns,
             fault_mean_ns: stats.fault_mean_ns,
         }
     }

@@ -113,7 +113,7 @@ impl Stage {
         let signals = Signals::take_over().map_err(io::Error::from)?;
         let folder = PrivateFolder::new().map_err(SlavesError::Directory)?;
         let cpus = Cpus::find()?;
-        let (slaves, machines) = Slaves::start_local(1, SLAVE_BYTES, folder.path(), &signals)?;
+        let (slaves, machines) = Slaves::start_local((1, 1), SLAVE_BYTES, folder.path(), &signals)?;
         for pid in slaves.pids() {
             pin(pid, cpus.answering)?;
         }

@@ -55,7 +55,7 @@ impl Switch {
         let memory = size_argument(memory_bytes);
         let mut machines = String::from("ip,mac,link,name,memory\n");
         for number in 0..count {
-            let slave = slaves.add(Slave::spawn(number, directory, &link, &memory, Place::OwnHost { keys })?);
+            let slave = slaves.add(Slave::spawn(number, directory, &link, &memory, None, Place::OwnHost { keys })?);
             slave.wait_for(ARRIVED, signals)?;
             let mac = self.connect(slave.pid())?;
             slave.go()?;

@@ -29,6 +29,8 @@ use table::{Far, Report};
 
 /// So long may one of the four runs take.
 const RUN_TIMEOUT: Duration = Duration::from_secs(120);
+/// A slave that was killed is started again after this long.
+const AWAY: Duration = Duration::from_millis(300);
 /// The local budget has to be honoured to within this and `BUDGET_SLACK_PERCENT`.
 const BUDGET_SLACK_BYTES: u64 = 1 << 20;
 const BUDGET_SLACK_PERCENT: u64 = 2;
@@ -45,6 +47,12 @@ pub struct Arguments {
     /// DPDK's af_packet driver. Needs root
     #[arg(long)]
     ethernet: bool,
+    /// How many slaves keep each page: 1, 3 or 5. With 3, any one may die
+    #[arg(long, default_value = "1", default_value_if("kill", "true", "3"), value_parser = slaves::replication_factor, conflicts_with = "ethernet")]
+    rf: u8,
+    /// Kill a slave in the middle of a further run, and start it again: the answers have to stay the same
+    #[arg(long, conflicts_with = "ethernet")]
+    kill: bool,
     /// Use so many records of the data at most
     #[arg(long, value_parser = clap::value_parser!(u32).range(100..))]
     records: Option<u32>,
@@ -88,8 +96,18 @@ pub fn run(arguments: &Arguments) -> ExitCode {
 }
 
 fn demonstrate(arguments: &Arguments) -> Result<(), DemoError> {
-    let runs = Demo::start(arguments)?.runs()?;
+    if arguments.kill && arguments.rf == 1 {
+        return Err(DemoError::Unconvincing(
+            "--kill needs --rf 3 or 5: what is on one slave alone dies with it".to_owned(),
+        ));
+    }
+    let mut demo = Demo::start(arguments)?;
+    let mut runs = demo.runs()?;
+    let death = if arguments.kill { Some(demo.run_with_a_death(&mut runs)?) } else { None };
     table::print(&runs);
+    if let Some(death) = death {
+        println!("{death}\n");
+    }
     check(&runs)
 }
 
@@ -105,10 +123,11 @@ struct Demo {
     seed: u64,
     input: PathBuf,
     machines: PathBuf,
+    memory_bytes: u64,
     grid_bytes: u64,
     ethernet: Option<Ethernet>,
     // Dropped in this order: the slaves end before their folder goes.
-    _slaves: Slaves,
+    slaves: Slaves,
     _directory: PrivateFolder,
 }
 
@@ -118,7 +137,8 @@ impl Demo {
         let directory = PrivateFolder::new().map_err(SlavesError::Directory)?;
         let input = directory.path().join("catalogue.txt");
         prepare_data(&input, arguments.records, &signals)?;
-        let (count, memory) = (usize::from(arguments.slaves), arguments.memory);
+        let (count, factor) = slaves::count_and_factor(arguments.slaves, arguments.rf)?;
+        let memory = arguments.memory;
         let (slaves, machines, ethernet) = if arguments.ethernet {
             let mut switch = Switch::start()?;
             let keys = directory.path().join("rum.keys");
@@ -130,19 +150,21 @@ impl Demo {
             );
             (slaves, machines, Some(Ethernet { switch, keys }))
         } else {
-            let (slaves, machines) = Slaves::start_local(count, memory, directory.path(), &signals)?;
-            println!("grid: {count} slaves over vhost-user, each a process of its own");
+            let (slaves, machines) = Slaves::start_local((count, factor), memory, directory.path(), &signals)?;
+            let copies = if factor > 1 { format!("; {factor} of them keep each page") } else { String::new() };
+            println!("grid: {count} slaves over vhost-user, each a process of its own{copies}");
             (slaves, machines, None)
         };
-        let grid_bytes = memory * count as u64;
+        let grid_bytes = memory * count as u64 / factor as u64;
         Ok(Self {
             signals,
             seed: arguments.seed,
             input,
             machines,
+            memory_bytes: memory,
             grid_bytes,
             ethernet,
-            _slaves: slaves,
+            slaves,
             _directory: directory,
         })
     }
@@ -161,6 +183,11 @@ impl Demo {
     }
 
     fn run(&mut self, what: &str, budget: Option<u64>) -> Result<Run, DemoError> {
+        let child = self.start_run(what, budget)?;
+        self.finish_run(child, what, budget)
+    }
+
+    fn start_run(&mut self, what: &str, budget: Option<u64>) -> Result<Child, DemoError> {
         let program = slaves::program("catalogue", "RUM_CATALOGUE_BIN")?;
         let place = match &self.ethernet {
             Some(ethernet) => Place::OwnHost { keys: &ethernet.keys },
@@ -180,9 +207,48 @@ impl Demo {
         if let (true, Some(ethernet)) = (on_own_host, &mut self.ethernet) {
             ethernet.switch.connect_client(&mut child)?;
         }
+        Ok(child)
+    }
+
+    fn finish_run(&self, child: Child, what: &str, budget: Option<u64>) -> Result<Run, DemoError> {
         let output = finish(child, what, &self.signals)?;
         let report = Report::parse(&output).map_err(|why| DemoError::Result { what: what.to_owned(), why })?;
         Ok(Run { what: what.to_owned(), budget, report })
+    }
+
+    /// As the last run, with the death of a slave in the middle of it, and its return. Says what came of it.
+    fn run_with_a_death(&mut self, runs: &mut Vec<Run>) -> Result<String, DemoError> {
+        let Some(last) = runs.last() else { return Err(DemoError::Unconvincing("nothing has run".to_owned())) };
+        let (budget, usual) = (last.budget, Duration::from_secs_f64(last.report.total_s));
+        let what = "same, slave killed";
+        let child = self.start_run(what, budget)?;
+        self.pause(usual / 3)?;
+        self.slaves.kill(0)?;
+        self.pause(AWAY)?;
+        self.slaves.restart(0, self.memory_bytes, &self.machines)?;
+        let run = self.finish_run(child, what, budget)?;
+        let recovered = self.slaves.wait_until_recovered(0, &self.signals)?;
+        let stall = run.report.far.as_ref().map_or(0, |far| far.fault_longest_ns) / 1_000_000;
+        runs.push(run);
+        Ok(format!(
+            "slave 0 was killed (SIGKILL) {:.2} s into the last run and started again {AWAY:?} later: longest stall \
+             {stall} ms, {recovered}",
+            usual.as_secs_f64() / 3.0
+        ))
+    }
+
+    /// Waits for so long.
+    fn pause(&self, time: Duration) -> Result<(), DemoError> {
+        let until = Instant::now() + time;
+        while Instant::now() < until {
+            self.signals.wait(None, Some(until)).map_err(io::Error::from)?;
+            while let Some(arrived) = self.signals.next() {
+                if arrived.signal != Signal::SIGCHLD {
+                    return Err(DemoError::Interrupted(arrived.signal));
+                }
+            }
+        }
+        Ok(())
     }
 }
 

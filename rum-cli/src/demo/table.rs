@@ -34,6 +34,7 @@ pub struct Far {
     pub resident_peak_bytes: u64,
     pub fault_p50_ns: u64,
     pub fault_p99_ns: u64,
+    pub fault_longest_ns: u64,
 }
 
 impl Report {

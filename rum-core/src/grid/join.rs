@@ -23,9 +23,9 @@ use super::{
     heap::{Heaps, Territory},
     keeper::Keeper,
     named::NamedObjects,
-    space::{Owners, Space},
     reach::Reach,
     replicated::Replicated,
+    space::{Owners, Space},
     transport::{MAX_REQUEST_BYTES, Transport, draw_incarnation},
     types::JoinError,
 };

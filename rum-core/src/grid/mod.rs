@@ -294,6 +294,7 @@ impl Grid {
             metadata_bytes: (page_metadata_bytes(pager.extents * extent_pages) + heaps.metadata_bytes) as u64,
             fault_p50_ns: pager.fetch_p50_ns,
             fault_p99_ns: pager.fetch_p99_ns,
+            fault_longest_ns: counters.longest_fault_ns,
             fault_mean_ns: counters.fault_ns.checked_div(counters.faults).unwrap_or(0),
         }
     }

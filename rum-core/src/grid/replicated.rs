@@ -8,9 +8,9 @@ use rum_net::{
     placement::{Placement, SlaveIndex},
     rpc::client::{ClientEvent, RequestId},
     wire::message::{
-        ASK_HEAD_BYTES, COMMAND_HEAD_BYTES, MAX_BATCH_PAGES, PageKind, READ_REQUEST_MAX_BYTES, READ_RESPONSE_HEAD_BYTES,
-        WRITE_HEAD_MAX_BYTES, ask_head, command_head, decode_empty_response, decode_not_leader,
-        encode_read, encode_write_head,
+        ASK_HEAD_BYTES, COMMAND_HEAD_BYTES, MAX_BATCH_PAGES, PageKind, READ_REQUEST_MAX_BYTES,
+        READ_RESPONSE_HEAD_BYTES, WRITE_HEAD_MAX_BYTES, ask_head, command_head, decode_empty_response,
+        decode_not_leader, encode_read, encode_write_head,
     },
 };
 
@@ -27,7 +27,7 @@ const PAUSE: Duration = Duration::from_millis(1);
 /// How often operations are looked through for those that wait too long.
 const LOOK: Duration = Duration::from_millis(1);
 /// Bytes of one operation's request.
-const ROOM: usize = MAX_REQUEST_BYTES + COMMAND_HEAD_BYTES;
+const ROOM: usize = MAX_REQUEST_BYTES;
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Purpose {

@@ -1,8 +1,6 @@
 //! The pager's operations as requests to slaves.
 
-use std::{
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 use rand::{TryRng, rngs::SysRng};
 use rum_net::{
@@ -13,17 +11,17 @@ use rum_net::{
         client::{ClientEvent, RequestId},
     },
     wire::message::{
-        MAX_BATCH_PAGES, PageKind, PageRef, READ_REQUEST_MAX_BYTES, READ_RESPONSE_HEAD_BYTES, RESPONSE_HEAD_BYTES,
-        ReadResponseHead, ResponseError, Status, WRITE_HEAD_MAX_BYTES, decode_empty_response, encode_read,
-        encode_write_head,
+        COMMAND_HEAD_BYTES, MAX_BATCH_PAGES, PageKind, PageRef, READ_REQUEST_MAX_BYTES, READ_RESPONSE_HEAD_BYTES,
+        RESPONSE_HEAD_BYTES, ReadResponseHead, ResponseError, Status, WRITE_HEAD_MAX_BYTES, decode_empty_response,
+        encode_read, encode_write_head,
     },
 };
 
 use super::reach::{KeepAlive, Reach};
 use crate::pager::remote::{ExtentHome, Remote, RemoteEvent, RemoteFailure, SessionInfo, SlaveIndex, Tag};
 
-/// The longest request: a write of a batch of pages, or a call.
-pub const MAX_REQUEST_BYTES: usize = WRITE_HEAD_MAX_BYTES + MAX_BATCH_PAGES * PAGE_BYTES;
+/// The longest request: a write of a batch of pages, or a call; in the envelope of one that is replicated.
+pub const MAX_REQUEST_BYTES: usize = COMMAND_HEAD_BYTES + WRITE_HEAD_MAX_BYTES + MAX_BATCH_PAGES * PAGE_BYTES;
 /// Sleep at most this long for a packet.
 pub const IDLE: Duration = Duration::from_micros(500);
 

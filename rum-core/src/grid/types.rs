@@ -150,6 +150,8 @@ pub struct Stats {
     pub fault_p50_ns: u64,
     /// 99th percentile of the same.
     pub fault_p99_ns: u64,
+    /// The longest fault since the start, in nanoseconds.
+    pub fault_longest_ns: u64,
     /// Mean of all faults, eviction included, in nanoseconds.
     pub fault_mean_ns: u64,
 }

@@ -77,6 +77,8 @@ pub struct Counters {
     pub peak_pages: usize,
     /// Time in all faults, evictions included, in nanoseconds.
     pub fault_ns: u64,
+    /// The longest of them.
+    pub longest_fault_ns: u64,
 }
 
 /// What the pager has done and holds.
@@ -351,7 +353,10 @@ impl Pager {
         loop {
             match core.step(page) {
                 Step::Mapped => {
-                    core.local.counters.fault_ns += started.elapsed().as_nanos() as u64;
+                    let took = started.elapsed().as_nanos() as u64;
+                    let counters = &mut core.local.counters;
+                    counters.fault_ns += took;
+                    counters.longest_fault_ns = counters.longest_fault_ns.max(took);
                     return FaultOutcome::Resolved;
                 }
                 Step::Unallocated => return FaultOutcome::Unallocated,

@@ -84,7 +84,10 @@ mod tests {
 
     fn piece(number: u32) -> PeerMessage {
         let part = Part::Directory { bytes: vec![7; 5], is_whole: true };
-        PeerMessage { group: 3, content: Content::Piece(Piece { transfer: 9, through: 4, number, is_last: false, part }) }
+        PeerMessage {
+            group: 3,
+            content: Content::Piece(Piece { transfer: 9, through: 4, number, is_last: false, part }),
+        }
     }
 
     #[test]

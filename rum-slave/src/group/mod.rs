@@ -15,7 +15,8 @@ use std::{
 };
 
 use paxos::{
-    Command, Configuration, Effect, MemberId, MemberSet, ProposeError, ReadError, Replica, Settings, Slot, Standing, Start,
+    Command, Configuration, Effect, MemberId, MemberSet, ProposeError, ReadError, Replica, Settings, Slot, Standing,
+    Start,
 };
 use rum_net::{
     placement::SlaveIndex,
@@ -85,7 +86,7 @@ pub struct Group {
     led_since: Option<Duration>,
     lease: Duration,
     next_lease_check: Duration,
-    /// Clients without a session here: since when, as leader.
+    /// Clients without a session here: when their lease runs out.
     silent: HashMap<Incarnation, Duration>,
     expiring: HashSet<Incarnation>,
     outputs: Vec<Output>,
@@ -285,7 +286,7 @@ impl Group {
 
     /// A session of a client has ended, by its own wish or because it was silent for the length of a lease.
     pub fn session_ended(&mut self, client: Incarnation, now: Duration) {
-        self.silent.insert(client, now.saturating_sub(self.lease));
+        self.silent.insert(client, now);
     }
 
     fn check_leases(&mut self, now: Duration, has_session: &dyn Fn(Incarnation) -> bool) {
@@ -297,8 +298,8 @@ impl Group {
         expiring.retain(|&client| !has_session(client));
         let mut over = Vec::new();
         for client in state.clients().filter(|&client| !has_session(client)) {
-            let since = *silent.entry(client).or_insert(now);
-            if now.saturating_sub(since) >= self.lease && !expiring.contains(&client) {
+            let end = *silent.entry(client).or_insert(now + self.lease);
+            if now >= end && !expiring.contains(&client) {
                 over.push(client);
             }
         }
@@ -430,9 +431,10 @@ impl Group {
         !self.outputs.is_empty()
     }
 
-    /// Whether this slave is without the group's state.
-    pub fn is_blank(&self) -> bool {
-        self.replica.status().standing == Standing::Blank
+    /// Whether this slave has what the group has, as far as it knows: nothing is missing, and somebody leads.
+    pub fn is_whole(&self) -> bool {
+        let status = self.replica.status();
+        status.standing != Standing::Blank && status.leader.is_some() && self.incoming.is_none() && !self.is_torn
     }
 }
 

@@ -201,7 +201,8 @@ impl Peers {
         let mut reset = Vec::new();
         fabric.poll(&mut |index, event| {
             let mut all = peers.iter_mut().zip(0..);
-            let found = all.find_map(|(peer, slave)| peer.as_mut().filter(|peer| peer.index == index).map(|peer| (peer, slave)));
+            let found = all
+                .find_map(|(peer, slave)| peer.as_mut().filter(|peer| peer.index == index).map(|peer| (peer, slave)));
             let Some((peer, slave)) = found else { return };
             match event {
                 ClientEvent::Opened { .. } => {}

@@ -230,7 +230,11 @@ impl State {
         let client = |(client, record): (&Incarnation, &ClientRecord)| ClientImage {
             client: client.0,
             settled: record.settled,
-            answers: record.answers.iter().map(|(&sequence, answer)| (sequence, ByteBuf::from(answer.clone()))).collect(),
+            answers: record
+                .answers
+                .iter()
+                .map(|(&sequence, answer)| (sequence, ByteBuf::from(answer.clone())))
+                .collect(),
         };
         DirectoryImage {
             as_of: self.directory_slot,

@@ -54,7 +54,8 @@ impl Outgoing {
             Part::Directory { bytes, is_whole: end == self.directory.len() }
         } else {
             let mut pages = Vec::with_capacity(PIECE_PAGES);
-            self.is_over = !state.store().pages_since(self.since, &mut self.cursor, PIECE_PAGES, &mut |page| pages.push(page));
+            self.is_over =
+                !state.store().pages_since(self.since, &mut self.cursor, PIECE_PAGES, &mut |page| pages.push(page));
             Part::Pages(pages)
         };
         let number = self.number;
