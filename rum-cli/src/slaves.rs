@@ -40,7 +40,7 @@ const READY_TIMEOUT: Duration = Duration::from_secs(30);
 /// How the first clause of the line ends that a slave prints when it serves.
 const READY: &str = "ready";
 /// And that of the line that says that it has again what the grid has.
-const RECOVERED: &str = "recovered";
+const RECOVERED: &str = "has what its grid has";
 /// So long may a slave take to end after SIGTERM.
 const END_TIMEOUT: Duration = Duration::from_secs(3);
 

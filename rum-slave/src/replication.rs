@@ -293,14 +293,13 @@ impl Replication {
         worked
     }
 
-    /// Says once that the slave has what its groups have: how many bytes, and how long after its start. Nothing where there was nothing.
+    /// Says once that the slave has what its groups have: how many bytes, and how long after its start.
     pub fn recovered(&mut self) -> Option<(u64, Duration)> {
         if !self.is_recovering || !self.groups.iter().all(Group::is_whole) {
             return None;
         }
         self.is_recovering = false;
-        let bytes = self.stat().used_pages * PAGE_BYTES as u64;
-        (bytes > 0).then(|| (bytes, self.now()))
+        Some((self.stat().used_pages * PAGE_BYTES as u64, self.now()))
     }
 
     /// Answers for requests that were kept.

@@ -301,7 +301,7 @@ impl Slave {
         let (bytes, took) = replication.recovered()?;
         let name = self.options.name.as_deref().map(|name| format!(" {name}")).unwrap_or_default();
         let (megabytes, seconds) = (bytes as f64 / 1e6, took.as_secs_f64());
-        Some(format!("rum-slave{name}: recovered, {megabytes:.1} MB in {seconds:.3} s"))
+        Some(format!("rum-slave{name}: has what its grid has, {megabytes:.1} MB after {seconds:.3} s"))
     }
 
     /// Sleeps until a packet comes, a lease may end, or the slave is told to stop.

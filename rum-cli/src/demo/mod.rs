@@ -232,7 +232,7 @@ impl Demo {
         runs.push(run);
         Ok(format!(
             "slave 0 was killed (SIGKILL) {:.2} s into the last run and started again {AWAY:?} later: longest stall \
-             {stall} ms, {recovered}",
+             {stall} ms; it had all pages again, {recovered}",
             usual.as_secs_f64() / 3.0
         ))
     }

@@ -170,19 +170,23 @@ impl Replicated {
 
     /// An operation has to be sent again: not to `by`, if somebody else may lead.
     fn send_again(&mut self, tag: Tag, by: SlaveIndex, leader: Option<SlaveIndex>) {
-        let Some(operation) = &mut self.operations[usize::from(tag.0)] else { return };
-        let group = &mut self.groups[usize::from(operation.group)];
-        operation.sent = None;
-        self.unsent += 1;
-        // Many operations may find the same: the first of them moves on.
-        if group.leader == by {
-            group.leader = match leader {
-                Some(leader) if group.members.contains(&leader) => leader,
-                _ => group.after(by),
-            };
+        let Some(Operation { group, .. }) = self.operations[usize::from(tag.0)] else { return };
+        let group = usize::from(group);
+        let Group { leader: known, members, .. } = &self.groups[group];
+        let named = leader.filter(|leader| *leader != by && members.contains(leader) && self.is_open(*leader));
+        let (is_named, is_lost) = (named.is_some(), !self.is_open(*known));
+        let group = &mut self.groups[group];
+        match named {
+            Some(named) => group.leader = named,
+            // Many operations may find the same: the first of them moves on.
+            None if group.leader == by || is_lost => group.leader = group.after(by),
+            None => {}
         }
-        let is_known = leader.is_some_and(|leader| leader != by);
-        operation.not_before = if is_known { None } else { Some(Instant::now() + PAUSE) };
+        self.unsent += 1;
+        if let Some(operation) = &mut self.operations[usize::from(tag.0)] {
+            operation.sent = None;
+            operation.not_before = if is_named { None } else { Some(Instant::now() + PAUSE) };
+        }
     }
 
     /// Looks for operations that wait to be sent, or too long for an answer.

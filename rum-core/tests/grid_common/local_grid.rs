@@ -11,6 +11,7 @@ use rum_core::{
     grid::Grid,
 };
 use rum_net::{
+    machines::{Machines, parse_machines, parse_replication_factor},
     port::{
         MacAddr, Port,
         inject::{Faults, Inject},
@@ -19,7 +20,7 @@ use rum_net::{
     },
     seal::KeyFile,
 };
-use rum_slave::{Options, Slave, SlaveHandle, port::open_link, stop::stop};
+use rum_slave::{Options, Slave, SlaveHandle, port::open_link, replication::ReplicationOptions, stop::stop};
 
 use super::{
     MIB,
@@ -32,7 +33,12 @@ pub fn play_slave() {
     let link = argument("link").parse().expect("a link");
     let station = open_link(&link, false, &Middlewares::default()).unwrap_or_else(|error| panic!("{error}"));
     let lease = Duration::from_millis(number("lease_ms"));
-    let options = Options { lease, ..Options::new(number("memory")) };
+    let replication = option("grid").map(|path| {
+        let machines = Machines::read(Path::new(&path), None).unwrap_or_else(|error| panic!("{error}"));
+        let links = [argument("link").parse().expect("a link")];
+        ReplicationOptions::find(machines, &path, None, &links).unwrap_or_else(|error| panic!("{error}"))
+    });
+    let options = Options { lease, replication, ..Options::new(number("memory")) };
     say(&format!("ready {}", station.mac()));
     let mut slave = Slave::new(vec![station], options).expect("a slave");
     let (_stopper, stop) = stop().expect("descriptors");
@@ -40,7 +46,11 @@ pub fn play_slave() {
         let _ = std::io::copy(&mut std::io::stdin(), &mut std::io::sink());
         std::process::exit(0);
     });
-    slave.run(&stop);
+    slave.run_and_say(&stop, &mut |news| {
+        if news.contains("has what its grid has") {
+            say("recovered");
+        }
+    });
 }
 
 /// A process that plays a slave.
@@ -49,6 +59,8 @@ pub struct SlaveProcess {
     pub machine: Machine,
     memory: usize,
     lease: Duration,
+    /// The machines.csv of a grid that replicates.
+    grid: Option<PathBuf>,
 }
 
 fn mac_of(text: &str) -> MacAddr {
@@ -62,14 +74,21 @@ impl SlaveProcess {
     }
 
     fn new(number: usize, link: &str, memory: usize, lease: Duration) -> Self {
-        Self { player: None, machine: machine(number, link), memory, lease }
+        Self { player: None, machine: machine(number, link), memory, lease, grid: None }
     }
 
     pub fn start(&mut self) {
         let link = self.machine.link.to_string();
-        let mut player = Player::start("slave", &Self::arguments(&link, self.memory, self.lease));
+        let mut arguments = Self::arguments(&link, self.memory, self.lease).to_vec();
+        arguments.extend(self.grid.iter().map(|grid| ("grid", grid.display().to_string())));
+        let mut player = Player::start("slave", &arguments);
         player.hear("ready");
         self.player = Some(player);
+    }
+
+    /// Waits until it has again what its grid has.
+    pub fn recover(&mut self) {
+        self.player.as_mut().expect("it runs").hear("recovered");
     }
 
     pub fn player(&self) -> &Player {
@@ -101,6 +120,7 @@ pub fn machine(number: usize, link: &str) -> Machine {
 /// Slaves of one grid, each a process with a socket.
 pub struct VhostGrid {
     pub slaves: Vec<SlaveProcess>,
+    factor: usize,
     _folder: tempfile::TempDir,
 }
 
@@ -117,12 +137,25 @@ impl VhostGrid {
         let slave = |n| SlaveProcess::new(n, &format!("vhost:{}", socket(n).display()), memory_each, lease);
         let mut slaves: Vec<_> = (0..count).map(slave).collect();
         slaves.iter_mut().for_each(SlaveProcess::start);
-        Self { slaves, _folder: folder }
+        Self { slaves, factor: 1, _folder: folder }
+    }
+
+    /// Each page on `factor` slaves.
+    pub fn replicated((count, factor): (usize, usize), memory_each: usize, lease: Duration) -> Self {
+        let folder = tempfile::tempdir().expect("a folder");
+        let link = |number: usize| format!("vhost:{}", folder.path().join(format!("s{number}")).display());
+        let slaves: Vec<_> = (0..count).map(|n| SlaveProcess::new(n, &link(n), memory_each, lease)).collect();
+        let mut grid = Self { slaves, factor, _folder: folder };
+        let path = grid._folder.path().join("machines.csv");
+        std::fs::write(&path, grid.machines().replace(';', "\n")).expect("a file");
+        grid.slaves.iter_mut().for_each(|slave| slave.grid = Some(path.clone()));
+        grid.slaves.iter_mut().for_each(SlaveProcess::start);
+        grid
     }
 
     /// What a client process has to be told.
     pub fn machines(&self) -> String {
-        machines_text(&self.machine_list())
+        format!("# rf={};{}", self.factor, machines_text(&self.machine_list()))
     }
 
     pub fn machine_list(&self) -> Vec<Machine> {
@@ -131,7 +164,8 @@ impl VhostGrid {
 
     /// A client of the grid in this process.
     pub fn join(&self, budget: usize) -> Grid {
-        Grid::join(config(self.machine_list(), budget, None)).unwrap_or_else(|error| panic!("{error}"))
+        let config = Config { replication_factor: self.factor, ..config(self.machine_list(), budget, None) };
+        Grid::join(config).unwrap_or_else(|error| panic!("{error}"))
     }
 }
 
@@ -214,10 +248,12 @@ pub fn machines_text(machines: &[Machine]) -> String {
     machines.iter().map(line).collect::<Vec<_>>().join(";")
 }
 
-/// The machines that this process was started with.
-pub fn machines_argument() -> Vec<Machine> {
+/// The machines that this process was started with, and how many of them keep each page.
+pub fn machines_argument() -> (Vec<Machine>, usize) {
     let text = argument("machines").replace(';', "\n");
-    rum_core::config::parse_machines("machines", text.as_bytes(), None).unwrap_or_else(|error| panic!("{error}"))
+    let machines = parse_machines("machines", text.as_bytes(), None).unwrap_or_else(|error| panic!("{error}"));
+    let factor = parse_replication_factor("machines", text.as_bytes(), machines.len());
+    (machines, factor.unwrap_or_else(|error| panic!("{error}")))
 }
 
 /// Joins the grid that this process was told of, with the budget it was told in MiB and the engine and key file, if any.
@@ -228,8 +264,9 @@ pub fn join_as_told() -> Grid {
         file.choose(None).expect("one key").clone()
     });
     let started = Instant::now();
-    let config = config(machines_argument(), number("budget_mib") as usize * MIB, engine);
-    let grid = Grid::join(Config { key, ..config });
+    let (machines, replication_factor) = machines_argument();
+    let config = config(machines, number("budget_mib") as usize * MIB, engine);
+    let grid = Grid::join(Config { key, replication_factor, ..config });
     let grid = grid.unwrap_or_else(|error| panic!("{error}"));
     say(&format!("joined in {:.1?}, engine {}", started.elapsed(), grid.engine()));
     grid
