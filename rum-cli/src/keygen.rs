@@ -81,9 +81,13 @@ pub fn run(arguments: &Arguments) -> ExitCode {
     }
 }
 
-/// Writes a file with a new key for the one client `name`, without a quota.
-pub fn write_one(path: &Path, name: &str) -> Result<(), KeygenError> {
-    create(path, &new_line(name, None)?)
+/// Writes a file with a new key for each of these clients, without quotas.
+pub fn write_new(path: &Path, names: &[&str]) -> Result<(), KeygenError> {
+    let mut text = Zeroizing::new(String::with_capacity(256 * names.len()));
+    for name in names {
+        text.push_str(&new_line(name, None)?);
+    }
+    create(path, &text)
 }
 
 fn new_line(name: &str, quota: Option<&str>) -> Result<Zeroizing<String>, KeygenError> {

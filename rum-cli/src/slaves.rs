@@ -24,7 +24,7 @@ pub enum Place<'a> {
     Here,
     /// A host of its own on an Ethernet, where all sessions are sealed by this key file.
     OwnHost {
-        /// Slaves' and clients', one client in it.
+        /// Slaves' and clients': the client's is `CLIENT_KEY`.
         keys: &'a Path,
     },
 }
@@ -35,6 +35,8 @@ impl Place<'_> {
     }
 }
 
+/// The name of the client's key on an Ethernet.
+pub const CLIENT_KEY: &str = "demo";
 /// So long may a slave take until it is ready: opening a DPDK port takes a fraction of a second.
 const READY_TIMEOUT: Duration = Duration::from_secs(30);
 /// How the first clause of the line ends that a slave prints when it serves.
@@ -368,7 +370,7 @@ pub fn client_command(
     // A key of the user's own is for another grid.
     command.env_remove("RUM_KEY").env_remove("RUM_KEY_NAME");
     if let Place::OwnHost { keys } = place {
-        command.env("RUM_KEY", keys);
+        command.env("RUM_KEY", keys).env("RUM_KEY_NAME", CLIENT_KEY);
     }
     Ok(command)
 }

@@ -83,6 +83,24 @@ impl Fabric {
         Ok(self.add_session(attachment, address, max_request_bytes))
     }
 
+    /// Takes a station that is open already; `add_peer_at` adds slaves behind it by the number that this returns.
+    pub fn add_station(&mut self, link: LinkSpec, station: Station) -> usize {
+        self.attach(station, link)
+    }
+
+    /// As `add_peer`, behind a station of `add_station`.
+    pub fn add_peer_at(
+        &mut self,
+        station: usize,
+        mac: MacAddr,
+        ip: Option<Ipv4Addr>,
+        max_request_bytes: usize,
+    ) -> Result<PeerIndex, LinkError> {
+        let Attachment { station: at, link, .. } = &mut self.attachments[station];
+        let address = at.peer(link, mac, ip)?;
+        Ok(self.add_session(station, address, max_request_bytes))
+    }
+
     /// As `add_peer`, for a slave on a vhost-user socket that may not be there yet: `reopen_closed_ports` looks for it.
     pub fn add_absent_peer(&mut self, link: &LinkSpec, mac: MacAddr, max_request_bytes: usize) -> PeerIndex {
         let port = AbsentPort::new(link.to_string(), vhost_user::MTU, true);

@@ -16,13 +16,7 @@ use rum_net::{
     port::{inject::Faults, middleware::Middlewares},
     station::spec::LinkSpec,
 };
-use rum_slave::{
-    Options, Slave, access, port,
-    replication::{ReplicationOptions, can_reach_others},
-    server::End,
-    stop::stop,
-    units,
-};
+use rum_slave::{Options, Slave, access, port, replication::ReplicationOptions, server::End, stop::stop, units};
 use tracing_subscriber::EnvFilter;
 
 /// Serves a part of this machine's memory to RUM's clients.
@@ -92,11 +86,17 @@ fn serve(arguments: Arguments) -> Result<ExitCode, String> {
     let (stopper, stop) = stop().map_err(|error| error.to_string())?;
     stopper.on_signals().map_err(|error| error.to_string())?;
     let middlewares = Middlewares { faults: arguments.inject, capture: arguments.capture };
-    let ports = port::open_links(&arguments.ports, arguments.force, &middlewares);
+    let (ports, own) = match replication {
+        None => (port::open_links(&arguments.ports, arguments.force, &middlewares), None),
+        Some(_) => match port::open_links_to_others(&arguments.ports, arguments.force, &middlewares) {
+            Ok((ports, own)) => (Ok(ports), own),
+            Err(error) => (Err(error), None),
+        },
+    };
     let ports = ports.map_err(|error| error.to_string())?;
     let options =
         Options { name: arguments.name, lease: arguments.lease, keys, replication, ..Options::new(arguments.memory) };
-    let mut slave = Slave::new(ports, options).map_err(|error| error.to_string())?;
+    let mut slave = Slave::with_own_port(ports, options, own).map_err(|error| error.to_string())?;
     say(&slave.ready_line());
     let end = slave.run_and_say(&stop, &mut say);
     let totals = slave.totals();
@@ -118,9 +118,6 @@ fn replication(arguments: &Arguments) -> Result<Option<ReplicationOptions>, Stri
     let machines = Machines::read(path, arguments.ports.first()).map_err(|error| error.to_string())?;
     if machines.replication_factor == 1 {
         return Ok(None);
-    }
-    if let Some(port) = arguments.ports.iter().find(|port| !can_reach_others(&port.port)) {
-        return Err(format!("{port} does not replicate yet: expected vhost:PATH or af_packet:IFACE for rf above 1"));
     }
     let shown = path.display().to_string();
     let options = ReplicationOptions::find(machines, &shown, arguments.name.as_deref(), &arguments.ports);

@@ -7,10 +7,13 @@ use rum_net::{
         dpdk::{DpdkError, DpdkOptions, DpdkPort},
         middleware::Middlewares,
         spec::PortSpec,
+        split::split,
         vhost_user::{BindError, ListenOptions, VhostListenPort, VhostSwitchPort},
     },
     station::{LinkError, Station, spec::LinkSpec},
 };
+
+use crate::group::peers::OwnPort;
 
 /// A port that cannot be served, in one line that says what to do.
 #[derive(Debug, thiserror::Error)]
@@ -50,6 +53,24 @@ pub fn open_links(links: &[LinkSpec], force: bool, middlewares: &Middlewares) ->
         }
     }
     links.iter().map(|link| open_link(link, force, middlewares)).collect()
+}
+
+/// As `open_links`, for a slave that replicates: the first port on a network is also the one by which it reaches others, and comes twice.
+pub fn open_links_to_others(
+    links: &[LinkSpec],
+    force: bool,
+    middlewares: &Middlewares,
+) -> Result<(Vec<Station>, Option<OwnPort>), PortError> {
+    let network = links.iter().position(|link| !link.is_point_to_point());
+    let Some(at) = network else { return Ok((open_links(links, force, middlewares)?, None)) };
+    let link = &links[at];
+    let (serving, asking) = split(open_with(&link.port, force, middlewares)?);
+    let framing = |why| PortError::Framing { link: link.clone(), why: Box::new(why) };
+    let station = Station::serve(link, || Ok(Box::new(serving) as Box<dyn Port>), framing)?;
+    let others: Vec<LinkSpec> = links.iter().filter(|other| *other != link).cloned().collect();
+    let mut stations = open_links(&others, force, middlewares)?;
+    stations.insert(0, station);
+    Ok((stations, Some((link.clone(), Box::new(asking)))))
 }
 
 /// As `open_links`, for one.

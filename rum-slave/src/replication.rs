@@ -9,7 +9,6 @@ use rum_net::{
     PAGE_BYTES,
     machines::{Machine, Machines},
     placement::{Placement, SlaveIndex},
-    port::spec::PortSpec,
     rpc::{Incarnation, MAX_MESSAGE_BYTES, Response, server::Responder},
     seal::ClientKey,
     station::spec::LinkSpec,
@@ -21,7 +20,7 @@ use crate::{
     group::{
         Asker, Caller, Group, Output,
         message::PeerMessage,
-        peers::{Peers, PeersError},
+        peers::{OwnPort, Peers, PeersError},
     },
     service::Totals,
 };
@@ -100,14 +99,14 @@ pub struct Replication {
 }
 
 impl Replication {
-    /// A slave with room for `capacity` extents. With `key` it opens sealed sessions with the others.
+    /// A slave with room for `capacity` extents. With `key` it opens sealed sessions with the others; by `own` it reaches those on a network.
     ///
     /// # Errors
     /// When a port towards the others cannot be opened.
     pub fn new(
         options: &ReplicationOptions,
         accounts: Accounts,
-        key: Option<ClientKey>,
+        (key, own): (Option<ClientKey>, Option<OwnPort>),
         capacity: u64,
         (incarnation, lease): (Incarnation, Duration),
     ) -> Result<Self, PeersError> {
@@ -128,7 +127,7 @@ impl Replication {
             groups: groups.collect(),
             has_keys: key.is_some(),
             accounts,
-            peers: Peers::new(&options.machines, options.me, incarnation, key)?,
+            peers: Peers::new(&options.machines, options.me, incarnation, key, own)?,
             sessions: HashMap::new(),
             answers: Vec::new(),
             totals: Totals::default(),
@@ -366,9 +365,4 @@ impl Replication {
     pub fn me(&self) -> SlaveIndex {
         self.me
     }
-}
-
-/// Whether a slave on this link can reach others.
-pub fn can_reach_others(port: &PortSpec) -> bool {
-    matches!(port, PortSpec::Vhost(_) | PortSpec::AfPacket(_))
 }

@@ -19,7 +19,7 @@ use rum_net::{
 
 use crate::{
     account::Accounts,
-    group::peers::PeersError,
+    group::peers::{OwnPort, PeersError},
     idle::{Idle, Pause},
     options::{Options, PollOptions},
     replication::{PEER_KEY, Replication},
@@ -130,6 +130,15 @@ pub struct Slave {
 impl Slave {
     /// A slave that serves `ports`, each with its framing, as soon as it is stepped or run.
     pub fn new<P: Into<Station>>(ports: Vec<P>, options: Options) -> Result<Self, StartError> {
+        Self::with_own_port(ports, options, None)
+    }
+
+    /// As `new`; a slave that replicates reaches others on a network by `own`.
+    pub fn with_own_port<P: Into<Station>>(
+        ports: Vec<P>,
+        options: Options,
+        own: Option<OwnPort>,
+    ) -> Result<Self, StartError> {
         let capacity = options.capacity_extents();
         if capacity == 0 {
             return Err(StartError::TooSmall(options.memory_bytes));
@@ -160,7 +169,7 @@ impl Slave {
                     Some(keys) => Some(keys.choose(Some(PEER_KEY)).map_err(|_| StartError::NoPeerKey)?.clone()),
                 };
                 let who = (incarnation, options.lease);
-                Served::Replicated(Box::new(Replication::new(replication, accounts, key, capacity, who)?))
+                Served::Replicated(Box::new(Replication::new(replication, accounts, (key, own), capacity, who)?))
             }
         };
         Ok(Self { served, channels: channels?, sleep_on: 0, options })

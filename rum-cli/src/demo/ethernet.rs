@@ -44,7 +44,7 @@ impl Switch {
     /// Starts `count` slaves, each on its own host and with these keys, and writes the machines.csv of a client.
     pub fn start_slaves(
         &mut self,
-        count: usize,
+        (count, factor): (usize, usize),
         memory_bytes: u64,
         directory: &Path,
         keys: &Path,
@@ -53,17 +53,22 @@ impl Switch {
         let mut slaves = Slaves::new();
         let link = format!("af_packet:{INTERFACE}");
         let memory = size_argument(memory_bytes);
-        let mut machines = String::from("ip,mac,link,name,memory\n");
+        let line = |number: usize| {
+            let mac = mac(self.ports + 1 + number as u8);
+            format!("10.0.0.{},{mac},{link},slave-{number},{memory}\n", number + 1)
+        };
+        let lines: String = (0..count).map(line).collect();
+        let path = directory.join("machines.csv");
+        fs::write(&path, format!("# rf={factor}\nip,mac,link,name,memory\n{lines}")).map_err(SlavesError::Directory)?;
+        let machines = (factor > 1).then_some(path.as_path());
         for number in 0..count {
-            let slave = slaves.add(Slave::spawn(number, directory, &link, &memory, None, Place::OwnHost { keys })?);
+            let place = Place::OwnHost { keys };
+            let slave = slaves.add(Slave::spawn(number, directory, &link, &memory, machines, place)?);
             slave.wait_for(ARRIVED, signals)?;
-            let mac = self.connect(slave.pid())?;
+            self.connect(slave.pid())?;
             slave.go()?;
-            machines.push_str(&format!("10.0.0.{},{mac},{link},slave-{number},{memory}\n", number + 1));
         }
         slaves.wait_until_ready(signals)?;
-        let path = directory.join("machines.csv");
-        fs::write(&path, machines).map_err(SlavesError::Directory)?;
         Ok((slaves, path))
     }
 
@@ -85,18 +90,22 @@ impl Switch {
         Ok(())
     }
 
-    /// Lays a cable from the host of process `pid` to the switch, and returns that host's hardware address.
-    fn connect(&mut self, pid: u32) -> Result<String, SlavesError> {
+    /// Lays a cable from the host of process `pid` to the switch.
+    fn connect(&mut self, pid: u32) -> Result<(), SlavesError> {
         self.ports += 1;
-        let (port, mac) = (format!("port{}", self.ports), format!("02:52:55:4d:00:{:02x}", self.ports));
+        let (port, mac) = (format!("port{}", self.ports), mac(self.ports));
         let (mtu, pid) = (MTU.to_string(), pid.to_string());
         ip(&[
             "link", "add", "name", &port, "mtu", &mtu, "type", "veth", //
             "peer", "name", INTERFACE, "mtu", &mtu, "address", &mac, "netns", &pid,
         ])?;
-        ip(&["link", "set", "dev", &port, "master", BRIDGE, "up"])?;
-        Ok(mac)
+        ip(&["link", "set", "dev", &port, "master", BRIDGE, "up"])
     }
+}
+
+/// The hardware address of the host behind a port of the switch.
+fn mac(port: u8) -> String {
+    format!("02:52:55:4d:00:{port:02x}")
 }
 
 /// Runs iproute2's `ip`.

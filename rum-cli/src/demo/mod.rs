@@ -15,6 +15,7 @@ use std::{
 
 use nix::sys::signal::Signal;
 use rum_core::config::MIN_LOCAL_BUDGET_BYTES;
+use rum_slave::replication::PEER_KEY;
 
 use crate::{
     folder::PrivateFolder,
@@ -48,7 +49,7 @@ pub struct Arguments {
     #[arg(long)]
     ethernet: bool,
     /// How many slaves keep each page: 1, 3 or 5. With 3, any one may die
-    #[arg(long, default_value = "1", default_value_if("kill", "true", "3"), value_parser = slaves::replication_factor, conflicts_with = "ethernet")]
+    #[arg(long, default_value = "1", default_value_if("kill", "true", "3"), value_parser = slaves::replication_factor)]
     rf: u8,
     /// Kill a slave in the middle of a further run, and start it again: the answers have to stay the same
     #[arg(long, conflicts_with = "ethernet")]
@@ -139,19 +140,19 @@ impl Demo {
         prepare_data(&input, arguments.records, &signals)?;
         let (count, factor) = slaves::count_and_factor(arguments.slaves, arguments.rf)?;
         let memory = arguments.memory;
+        let copies = if factor > 1 { format!("; {factor} of them keep each page") } else { String::new() };
         let (slaves, machines, ethernet) = if arguments.ethernet {
             let mut switch = Switch::start()?;
             let keys = directory.path().join("rum.keys");
-            keygen::write_one(&keys, "demo").map_err(SlavesError::Keys)?;
-            let (slaves, machines) = switch.start_slaves(count, memory, directory.path(), &keys, &signals)?;
+            keygen::write_new(&keys, &[slaves::CLIENT_KEY, PEER_KEY]).map_err(SlavesError::Keys)?;
+            let (slaves, machines) = switch.start_slaves((count, factor), memory, directory.path(), &keys, &signals)?;
             println!(
-                "grid: {count} slaves over raw Ethernet (DPDK af_packet, MTU {}, sealed), each a host of its own",
+                "grid: {count} slaves over raw Ethernet (DPDK af_packet, MTU {}, sealed), each a host of its own{copies}",
                 ethernet::MTU
             );
             (slaves, machines, Some(Ethernet { switch, keys }))
         } else {
             let (slaves, machines) = Slaves::start_local((count, factor), memory, directory.path(), &signals)?;
-            let copies = if factor > 1 { format!("; {factor} of them keep each page") } else { String::new() };
             println!("grid: {count} slaves over vhost-user, each a process of its own{copies}");
             (slaves, machines, None)
         };

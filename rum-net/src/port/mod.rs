@@ -10,6 +10,7 @@ pub mod open;
 pub mod page;
 mod sleep;
 pub mod spec;
+pub mod split;
 pub mod vhost_user;
 
 pub use open::open_client;

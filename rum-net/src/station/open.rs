@@ -142,6 +142,12 @@ impl OwnEnd {
 }
 
 impl Station {
+    /// A client's station on `link`, whose port is open already.
+    pub fn client_over(link: &LinkSpec, port: Box<dyn Port>) -> Result<Self, LinkError> {
+        let own = OwnEnd::claim(link, Side::Client)?;
+        Ok(Self::new(format!("{}{}", link.framing, port.name()), port, own))
+    }
+
     /// Opens `link` for a client. Never takes another transport than the one named.
     pub fn open_client(link: &LinkSpec) -> Result<Self, LinkError> {
         let own = OwnEnd::claim(link, Side::Client)?;

@@ -107,6 +107,11 @@ pub enum Kind {
 }
 
 impl Kind {
+    /// What a packet says it is, before anything of it was checked.
+    pub fn of(packet: &[u8]) -> Option<Self> {
+        Self::from_byte(*packet.get(field::KIND)?)
+    }
+
     fn from_byte(byte: u8) -> Option<Self> {
         Some(match byte {
             1 => Self::Hello,

@@ -192,6 +192,7 @@ impl Group {
             }
             Ok(Progress::Whole) => {
                 (self.incoming, self.is_torn) = (None, false);
+                tracing::info!("group {}: has all up to slot {}", self.number, through.0);
                 self.replica.state_installed(now, from, through);
             }
             Err(error) => {
@@ -367,11 +368,20 @@ impl Group {
                     }
                 }
                 Effect::ProvideState { to, since, through, .. } => {
+                    tracing::info!(
+                        "group {}: member {} gets what was written after slot {}",
+                        self.number,
+                        to.get(),
+                        since.0
+                    );
                     self.seed = self.seed.wrapping_add(1);
                     self.outgoing.retain(|outgoing| outgoing.to != to);
                     self.outgoing.push(Outgoing::new(to, since, through, self.seed, &self.state));
                 }
-                Effect::InstallState { from, through, .. } => self.incoming = Some(Incoming::new(from, through)),
+                Effect::InstallState { from, through, .. } => {
+                    tracing::info!("group {}: member {} sends all up to slot {}", self.number, from.get(), through.0);
+                    self.incoming = Some(Incoming::new(from, through));
+                }
                 // Without disk, nothing is persisted and the log needs no care; nobody is removed.
                 Effect::Persist { .. } | Effect::Truncated { .. } | Effect::Removed => {}
             }

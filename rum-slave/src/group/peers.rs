@@ -19,7 +19,7 @@ use rum_net::{
         client::{ClientEvent, RequestId},
     },
     seal::ClientKey,
-    station::LinkError,
+    station::{LinkError, Station, spec::LinkSpec},
     wire::message::{PEER_HEAD_BYTES, decode_peer_response, peer_head},
 };
 
@@ -36,6 +36,9 @@ const CARE: Duration = Duration::from_secs(1);
 /// How often ports whose other end is gone are looked after.
 const CONNECT: Duration = Duration::from_millis(20);
 
+/// A slave's port on a network, by which it asks others.
+pub type OwnPort = (LinkSpec, Box<dyn Port>);
+
 /// Messages as they travel.
 pub type Bytes = Arc<Vec<u8>>;
 
@@ -45,6 +48,9 @@ pub enum PeersError {
     /// A port towards them.
     #[error(transparent)]
     Link(#[from] LinkError),
+    /// A slave that is not on a socket, and no port by which it could be reached.
+    #[error("{0} cannot be reached: this slave has no port on a network")]
+    NoPort(String),
     /// The thread that opens ports.
     #[error(transparent)]
     Thread(#[from] io::Error),
@@ -98,7 +104,8 @@ impl std::fmt::Debug for Peers {
 }
 
 impl Peers {
-    /// Sessions with all `machines` but `me`, which need not be there yet. `incarnation` is this process's.
+    /// Sessions with all `machines` but `me`, which need not be there yet. `incarnation` is this process's. By `own` slaves are reached that are not
+    /// on sockets.
     ///
     /// # Errors
     /// When a port cannot be opened that does not depend on the other end.
@@ -107,18 +114,26 @@ impl Peers {
         me: SlaveIndex,
         incarnation: Incarnation,
         key: Option<ClientKey>,
+        own: Option<OwnPort>,
     ) -> Result<Self, PeersError> {
         let mut fabric = Fabric::new(incarnation, key);
+        let own = match own {
+            None => None,
+            Some((link, port)) => {
+                let station = Station::client_over(&link, port)?;
+                Some(fabric.add_station(link, station))
+            }
+        };
         let mut peers = Vec::new();
         for (machine, slave) in machines.iter().zip(0..) {
             if slave == me {
                 peers.push(None);
                 continue;
             }
-            let index = if matches!(machine.link.port, PortSpec::Vhost(_)) {
-                fabric.add_absent_peer(&machine.link, machine.mac, MAX_MESSAGE_BYTES)
-            } else {
-                fabric.add_peer(&machine.link, machine.mac, machine.ip.parse().ok(), MAX_MESSAGE_BYTES)?
+            let index = match (&machine.link.port, own) {
+                (PortSpec::Vhost(_), _) => fabric.add_absent_peer(&machine.link, machine.mac, MAX_MESSAGE_BYTES),
+                (_, Some(own)) => fabric.add_peer_at(own, machine.mac, machine.ip.parse().ok(), MAX_MESSAGE_BYTES)?,
+                (_, None) => return Err(PeersError::NoPort(machine.link.to_string())),
             };
             peers.push(Some(Peer { index, waiting: VecDeque::new(), responses: HashMap::new() }));
         }
