@@ -13,7 +13,7 @@
 use super::{
     Opcode,
     codec::{Malformed, Reader},
-    status::{Status, encode_status},
+    status::{Status, encode_status, split},
 };
 
 /// Bytes of the envelope of a request that changes nothing.
@@ -70,10 +70,15 @@ pub fn encode_not_leader(leader: Option<u16>, response: &mut Vec<u8>) {
     response.extend_from_slice(&[0; 6]);
 }
 
-/// What the answer of a slave that does not lead says of who does; `None` if it is another answer.
+/// What the answer of a slave that does not lead says of who does; `None` if it is another answer, or not as its table says.
 pub fn decode_not_leader(response: &[u8]) -> Option<Option<u16>> {
-    let leader = response.get(8..10).filter(|_| response[0] == Status::NotLeader as u8)?;
-    let leader = u16::from_le_bytes([leader[0], leader[1]]);
+    let (status, mut reader) = split(response).ok()?;
+    if status != Status::NotLeader {
+        return None;
+    }
+    let leader = reader.u16().ok()?;
+    reader.reserved(6).ok()?;
+    reader.end().ok()?;
     Some((leader != NOBODY).then_some(leader))
 }
 
