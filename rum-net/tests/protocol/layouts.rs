@@ -70,7 +70,7 @@ struct Layout {
 }
 
 static LAYOUTS: LazyLock<Vec<Layout>> = LazyLock::new(|| {
-    [framing(), packets(), openings(), names(), requests(), responses()].into_iter().flatten().collect()
+    [framing(), packets(), openings(), names(), requests(), responses(), groups()].into_iter().flatten().collect()
 });
 
 /// All places that the document does not have, or has otherwise.
@@ -562,5 +562,57 @@ fn responses() -> Vec<Layout> {
         ),
         layout("size differs response", vec![Varies("size", differs(0), differs(u64::MAX))], Some(differs(0).len())),
         layout("name extents response", vec![Varies("count", extents(0), extents(1)), list("12")], Some(12)),
+    ]
+}
+
+/// What clients say to a group of slaves, and its slaves to each other.
+fn groups() -> Vec<Layout> {
+    let command = |group, sequence, settled| command_head(group, sequence, settled).to_vec();
+    let not_leader = |leader| response(|response| encode_not_leader(leader, response));
+    let rest = |name, at: usize| Rest(name, at.to_string(), "rest".to_owned());
+    // The opcode is in the table of all requests.
+    let request = |name, fields, end| Layout { name, start: 1, fields, end: Some(end) };
+    vec![
+        request(
+            "ask request",
+            vec![
+                Reserved("reserved"),
+                Varies("group", ask_head(0).to_vec(), ask_head(u16::MAX).to_vec()),
+                rest("request", ASK_HEAD_BYTES),
+            ],
+            ASK_HEAD_BYTES,
+        ),
+        request(
+            "command request",
+            vec![
+                Reserved("reserved"),
+                Varies("group", command(0, 1, 0), command(u16::MAX, 1, 0)),
+                Varies("sequence", command(0, 0, 0), command(0, u64::MAX, 0)),
+                Varies("settled", command(0, 0, 0), command(0, 0, u64::MAX)),
+                rest("request", COMMAND_HEAD_BYTES),
+            ],
+            COMMAND_HEAD_BYTES,
+        ),
+        request(
+            "peer request",
+            vec![
+                Reserved("reserved"),
+                Varies("sender", peer_head(0).to_vec(), peer_head(u16::MAX).to_vec()),
+                rest("messages", PEER_HEAD_BYTES),
+            ],
+            PEER_HEAD_BYTES,
+        ),
+        Layout {
+            name: "peer response",
+            start: RESPONSE_HEAD_BYTES,
+            fields: vec![rest("messages", RESPONSE_HEAD_BYTES)],
+            end: None,
+        },
+        Layout {
+            name: "not leader response",
+            start: RESPONSE_HEAD_BYTES,
+            fields: vec![Varies("leader", not_leader(Some(0)), not_leader(None)), Reserved("reserved")],
+            end: Some(not_leader(None).len()),
+        },
     ]
 }
