@@ -29,15 +29,16 @@ local KINDS = {
 }
 local OPCODES = {
     [1] = "stat", [2] = "reserve", [3] = "release", [4] = "read", [5] = "write", [6] = "open name",
-    [7] = "name extents", [8] = "free name", [9] = "renew", [10] = "bye",
+    [7] = "name extents", [8] = "free name", [9] = "renew", [10] = "bye", [11] = "command", [12] = "ask", [13] = "peer",
 }
 local STATUSES = {
     [0] = "Ok", [1] = "Full", [2] = "StaleExtent", [3] = "NotOwner", [4] = "NoSuchName", [5] = "SizeDiffers",
-    [6] = "Malformed", [7] = "Fenced", [8] = "Unsupported", [9] = "OutOfRange",
+    [6] = "Malformed", [7] = "Fenced", [8] = "Unsupported", [9] = "OutOfRange", [10] = "NotLeader",
 }
 local VERDICTS = {
     [0] = "Granted", [1] = "Full", [2] = "KeyNeeded", [3] = "KeyRefused", [4] = "NoKeys", [5] = "Taken",
 }
+local LEADERS = { [0xFFFF] = "unknown" }
 local PAGE_KINDS = { [0] = "zeros", [1] = "data" }
 local FLAGS = {
     { 1, "answers_probe", "Answers a probe" }, { 2, "executing", "Is being executed" }, { 4, "wants_ack", "Wants an ack" },
@@ -50,10 +51,13 @@ local CARRY_MESSAGE = set { REQUEST, RESPONSE }
 -- How many sets of fragments at least and at most.
 local FRAGMENT_SETS = { [PROBE] = { 1, 1 }, [STATUS] = { 1, 1 }, [ACK] = { 0, 2 } }
 local FRAGMENT_SET_BYTES = 16
-local OK, SIZE_DIFFERS = 0, 5
+local OK, SIZE_DIFFERS, NOT_LEADER = 0, 5, 10
+local COMMAND, ASK, PEER = 11, 12, 13
+-- Of these the second byte alone is reserved.
+local SHORT_HEADS = set { COMMAND, ASK, PEER }
 local GRANTED = 0
 
--- Layouts: name, type, what it is, names of its values ----------------------------------------------------------------
+-- Layouts: name, type, what it is, names of its values, names of some of its values ----------------------------------------------------------------
 -- Types: u8 u16 u32 u64, x32 x64 (in hexadecimal), u128, hash and tag (bytes), bool, and zeroN for N reserved bytes.
 
 local HEADER = {
@@ -107,11 +111,13 @@ local GRANT = {
     { "grant.slots", "u32", "Slots" },
 }
 local REQUEST_HEAD = { { "opcode", "u8", "Opcode", OPCODES }, { "reserved", "zero3", "Reserved" } }
+local SHORT_RESERVED = { "reserved", "zero1", "Reserved" }
 local RESPONSE_HEAD = { { "status", "u8", "Status", STATUSES }, { "reserved", "zero7", "Reserved" } }
 local EXTENT = { { "extent.index", "u32", "Index" }, { "extent.generation", "u32", "Generation" } }
 local PAGE = { EXTENT[1], EXTENT[2], { "page.number", "u32", "Page" } }
 
--- `list` stands for a count and so many entries; `kinds` for a byte for each page; `data` for 4 KiB for each page of data.
+-- `list` stands for a count and so many entries; `kinds` for a byte for each page; `data` for 4 KiB for each page of data;
+-- `request` for another request, and `messages` for what slaves say to each other, both to the end.
 local REQUESTS = {
     [1] = {},
     [2] = { { "count", "u32", "Count" } },
@@ -126,6 +132,12 @@ local REQUESTS = {
     [8] = { { "hash", "hash", "Name" } },
     [9] = {},
     [10] = {},
+    [COMMAND] = {
+        SHORT_RESERVED, { "group", "u16", "Group" }, { "sequence", "u64", "Sequence" }, { "settled", "u64", "Settled" },
+        "request",
+    },
+    [ASK] = { SHORT_RESERVED, { "group", "u16", "Group" }, "request" },
+    [PEER] = { SHORT_RESERVED, { "sender", "u16", "Sender" }, "messages" },
 }
 local EXTENTS = { list = EXTENT, name = "extent", title = "Extent", bytes = 8, max = 4096 }
 local RESPONSES = {
@@ -149,9 +161,13 @@ local RESPONSES = {
     [8] = {},
     [9] = {},
     [10] = {},
+    [PEER] = { "messages" },
 }
 -- What follows a status other than Ok.
-local REFUSALS = { [SIZE_DIFFERS] = { { "size", "u64", "Existing size in bytes" } } }
+local REFUSALS = {
+    [SIZE_DIFFERS] = { { "size", "u64", "Existing size in bytes" } },
+    [NOT_LEADER] = { { "leader", "u16", "Leader", nil, LEADERS }, { "reserved", "zero6", "Reserved" } },
+}
 
 -- Fields --------------------------------------------------------------------------------------------------------------
 
@@ -161,7 +177,7 @@ local TYPES = {
     x16 = { 2, ProtoField.uint16, base.HEX }, x32 = { 4, ProtoField.uint32, base.HEX },
     x64 = { 8, ProtoField.uint64, base.HEX }, bool = { 1, ProtoField.uint8, base.DEC },
     u128 = { 16, ProtoField.bytes }, tag = { 16, ProtoField.bytes }, hash = { 32, ProtoField.bytes },
-    zero3 = { 3, ProtoField.bytes }, zero7 = { 7, ProtoField.bytes },
+    zero1 = { 1, ProtoField.bytes }, zero3 = { 3, ProtoField.bytes }, zero6 = { 6, ProtoField.bytes }, zero7 = { 7, ProtoField.bytes },
 }
 local fields = {}
 
@@ -177,7 +193,7 @@ local function define(layout)
             local kind = TYPES[item[2]]
             local abbreviation = "rum." .. item[1]
             if kind[3] then
-                add_field(item[1], kind[2](abbreviation, item[3], kind[3], item[4]))
+                add_field(item[1], kind[2](abbreviation, item[3], kind[3], item[4] or item[5]))
             else
                 add_field(item[1], kind[2](abbreviation, item[3]))
             end
@@ -196,6 +212,7 @@ add_field("list_count", ProtoField.uint32("rum.list_count", "Count"))
 add_field("page_kind", ProtoField.uint8("rum.page_kind", "Kind of page", base.DEC, PAGE_KINDS))
 add_field("data", ProtoField.bytes("rum.data", "Page's data"))
 add_field("hello.name", ProtoField.string("rum.hello.name", "Client's name"))
+add_field("messages", ProtoField.bytes("rum.messages", "Messages of slaves"))
 add_field("handshake", ProtoField.bytes("rum.handshake", "Message of the handshake"))
 add_field("encrypted", ProtoField.bytes("rum.encrypted", "Encrypted payload"))
 add_field("fragments", ProtoField.string("rum.fragments", "Fragments that are there"))
@@ -355,6 +372,37 @@ function Reader:grant()
     end
 end
 
+-- What slaves say to each other is only shown: postcard of the types in rum-slave/src/group/message.rs.
+function Reader:messages()
+    local range = self:left() > 0 and self:take(self:left(), "messages")
+    if range then self.tree:add(fields.messages, range) end
+end
+
+-- A request in another.
+function Reader:request()
+    if self.is_over then return end
+    if self:left() == 0 then return self:take(1, "a request") end
+    local range = self:take(self:left(), "a request")
+    local inner = Reader.new(range, self.tree:add(rum, range, "Request"), self.is_whole)
+    inner.is_inner = true
+    self.inner = inner:any_request()
+    self.count = inner.count
+end
+
+-- From the opcode to the end. Returns the opcode if it is known.
+function Reader:any_request()
+    local opcode = self:field(REQUEST_HEAD[1], self.tree)
+    if opcode == nil or not REQUESTS[opcode] then return nil end
+    if not SHORT_HEADS[opcode] then
+        self:field(REQUEST_HEAD[2], self.tree)
+    elseif self.is_inner then
+        self:complain("A " .. OPCODES[opcode] .. " in another request")
+    end
+    self:layout(REQUESTS[opcode])
+    self:finish()
+    return opcode
+end
+
 function Reader:layout(layout)
     for _, item in ipairs(layout) do
         if item == "kinds" then
@@ -363,6 +411,10 @@ function Reader:layout(layout)
             self:data()
         elseif item == "grant" then
             self:grant()
+        elseif item == "request" then
+            self:request()
+        elseif item == "messages" then
+            self:messages()
         elseif item.rest_of then
             self:rest_of(item)
         elseif item.list then
@@ -396,31 +448,34 @@ local function conversation(values)
     return found
 end
 
+-- A request's name, and that of the one in it.
+local function named(entry)
+    return OPCODES[entry.opcode] .. (entry.inner and ": " .. OPCODES[entry.inner] or "")
+end
+
 local function request(range, tree, is_whole, entry, pinfo)
     local reader = Reader.new(range, tree, is_whole)
-    local opcode = reader:field(REQUEST_HEAD[1], tree)
-    reader:field(REQUEST_HEAD[2], tree)
-    if opcode == nil or not REQUESTS[opcode] then return "" end
-    reader:layout(REQUESTS[opcode])
-    reader:finish()
+    local opcode = reader:any_request()
+    if not opcode then return "" end
     if not entry.request_in then
         entry.request_in, entry.request_at = pinfo.number, pinfo.abs_ts
     end
-    entry.opcode, entry.count = opcode, reader.count
+    entry.opcode, entry.inner, entry.count = opcode, reader.inner, reader.count
     if entry.response_in then tree:add(fields.response_in, entry.response_in):set_generated() end
-    return " " .. OPCODES[opcode]
+    return " " .. named(entry)
 end
 
 local function response(range, tree, is_whole, entry, pinfo)
     local about = ""
     if entry.opcode then
         tree:add(fields.answer_to, entry.opcode):set_generated()
+        if entry.inner then tree:add(fields.answer_to, entry.inner):set_generated() end
         tree:add(fields.request_in, entry.request_in):set_generated()
         local seconds = pinfo.abs_ts - entry.request_at
         local nanoseconds = math.floor((seconds % 1) * 1e9)
         tree:add(fields.time, NSTime.new(math.floor(seconds), nanoseconds)):set_generated()
         entry.response_in = entry.response_in or pinfo.number
-        about = " to " .. OPCODES[entry.opcode]
+        about = " to " .. named(entry)
     end
     local reader = Reader.new(range, tree, is_whole)
     reader.count = entry.count
@@ -431,8 +486,8 @@ local function response(range, tree, is_whole, entry, pinfo)
         tree:add_proto_expert_info(experts.refused, "Refused: " .. STATUSES[status])
         reader:layout(REFUSALS[status] or {})
         reader:finish()
-    elseif entry.opcode then
-        reader:layout(RESPONSES[entry.opcode])
+    elseif entry.opcode and RESPONSES[entry.inner or entry.opcode] then
+        reader:layout(RESPONSES[entry.inner or entry.opcode])
         reader:finish()
     end
     return about .. ", " .. STATUSES[status]

@@ -6,12 +6,15 @@ use std::{
     collections::{BTreeSet, HashMap},
     fs,
     path::{Path, PathBuf},
-    process::Command,
+    process,
 };
 
+use paxos::{Body, Configuration, Life, MemberId, MemberSet, Message, Recover};
 use rum_net::{
+    machines::Machine,
+    placement::Placement,
     port::{
-        LinkId, Port,
+        LinkId, MacAddr, Port,
         capture::Capture,
         inject::Inject,
         memory::{MemoryHub, MemoryPort},
@@ -24,13 +27,19 @@ use rum_net::{
         header::{HEADER_BYTES, Header, Kind},
         hello::Verdict,
         message::{
-            FREE_NAME_REQUEST_BYTES, NAME_EXTENTS_REQUEST_BYTES, Opcode, OpenNameRefusal, PageKind, ResponseError,
-            Status, WRITE_HEAD_MAX_BYTES, decode_empty_response, decode_name_extents_response, encode_free_name,
-            encode_name_extents, encode_renew, encode_write_head,
+            FREE_NAME_REQUEST_BYTES, NAME_EXTENTS_REQUEST_BYTES, Opcode, OpenNameRefusal, PageContent, PageKind,
+            READ_REQUEST_MAX_BYTES, REQUEST_HEAD_BYTES, RESERVE_REQUEST_BYTES, ReadResponse, ResponseError, Status,
+            WRITE_HEAD_MAX_BYTES, ask_head, command_head, decode_empty_response, decode_name_extents_response,
+            decode_not_leader, decode_peer_response, decode_reserve_response, encode_free_name, encode_name_extents,
+            encode_not_leader, encode_read, encode_renew, encode_reserve, encode_stat, encode_write_head, peer_head,
         },
     },
 };
-use rum_slave::{Options, Slave, SlaveHandle};
+use rum_slave::{
+    Options, Slave, SlaveHandle,
+    group::message::{Content, PeerMessage},
+    replication::ReplicationOptions,
+};
 use support::{TestClient, page, pattern, wait_for};
 
 fn dissector() -> PathBuf {
@@ -39,7 +48,8 @@ fn dissector() -> PathBuf {
 
 /// Says so and returns true when there is no tshark.
 fn is_skipped() -> bool {
-    let is_there = Command::new("tshark").arg("--version").output().is_ok_and(|output| output.status.success());
+    let is_there =
+        process::Command::new("tshark").arg("--version").output().is_ok_and(|output| output.status.success());
     if !is_there {
         eprintln!("skipped: there is no tshark (scripts/setup.sh --tests installs it)");
     }
@@ -47,7 +57,7 @@ fn is_skipped() -> bool {
 }
 
 /// Fields that are looked at.
-const FIELDS: [&str; 41] = [
+const FIELDS: [&str; 47] = [
     "frame.number",
     "rum",
     "rum.malformed",
@@ -89,6 +99,12 @@ const FIELDS: [&str; 41] = [
     "rum.hash",
     "rum.fragment",
     "rum.request_in",
+    "rum.group",
+    "rum.sequence",
+    "rum.settled",
+    "rum.sender",
+    "rum.messages",
+    "rum.leader",
 ];
 
 /// What tshark finds in each packet, by field.
@@ -97,7 +113,7 @@ type Packets = Vec<HashMap<String, Vec<String>>>;
 /// Has tshark read a capture with the dissector: once, for it takes a second to start.
 fn dissect(capture: &Path) -> Packets {
     let fields: Vec<&str> = FIELDS.into_iter().chain(["rum.time"]).collect();
-    let output = Command::new("tshark")
+    let output = process::Command::new("tshark")
         .arg("-X")
         .arg(format!("lua_script:{}", dissector().display()))
         .arg("-r")
@@ -168,9 +184,80 @@ fn every_message(hub: &MemoryHub) {
     // Too short for its opcode; an opcode that nobody knows.
     assert_eq!(decode_empty_response(&client.ask(&[2, 0, 0, 0], &[]).unwrap()), Err(REFUSED(Status::Malformed)));
     assert_eq!(decode_empty_response(&client.ask(&[99, 0, 0, 0], &[]).unwrap()), Err(REFUSED(Status::Unsupported)));
+    // Only slaves that replicate pages take these.
+    let mut stat = [0; REQUEST_HEAD_BYTES];
+    let stat = encode_stat(&mut stat);
+    for head in [&ask_head(3)[..], &command_head(3, 1, 0), &peer_head(3)] {
+        assert_eq!(decode_empty_response(&client.ask(head, stat).unwrap()), Err(REFUSED(Status::Unsupported)));
+    }
     client.bye().unwrap();
     let fenced = client.ask(encode_renew(&mut [0; 4]), &[]).unwrap();
     assert_eq!(decode_empty_response(&fenced), Err(REFUSED(Status::Fenced)));
+}
+
+/// A slave at no place that exists.
+fn machine(number: u8) -> Machine {
+    let link = format!("vhost:/nonexistent/{number}").parse().unwrap();
+    Machine {
+        ip: format!("10.0.0.{number}"),
+        mac: MacAddr([2, 0, 0, 0, 0, number]),
+        link,
+        name: None,
+        memory_bytes: None,
+    }
+}
+
+/// Options of slave 0 of so many that replicate pages.
+fn replicated(slaves: u8) -> Options {
+    let replication = ReplicationOptions { machines: (0..slaves).map(machine).collect(), factor: slaves.into(), me: 0 };
+    Options { replication: Some(replication), ..Options::new(64 << 20) }
+}
+
+/// Requests in envelopes, to a group of one slave, which agrees with itself.
+fn group_of_one(hub: &MemoryHub) {
+    let mut client = TestClient::connect(Box::new(hub.connect().unwrap()));
+    let mut stat = [0; REQUEST_HEAD_BYTES];
+    let stat = encode_stat(&mut stat);
+    wait_for("a leader", || decode_not_leader(&client.ask(&ask_head(0), stat).unwrap()).is_none());
+    let reserved = client.ask(&command_head(0, 1, 0), encode_reserve(2, &mut [0; RESERVE_REQUEST_BYTES])).unwrap();
+    let extent = decode_reserve_response(&reserved, 2).unwrap().iter().next().unwrap();
+    let mut buffer = [0; WRITE_HEAD_MAX_BYTES];
+    let head = encode_write_head(&[(page(extent, 7), PageKind::Data)], &mut buffer);
+    let written = client.ask(&command_head(0, 2, 1), &[head, &pattern(1)].concat()).unwrap();
+    decode_empty_response(&written).unwrap();
+    let mut buffer = [0; READ_REQUEST_MAX_BYTES];
+    let read = encode_read(&[page(extent, 7), page(extent, 8)], &mut buffer);
+    let read = client.ask(&ask_head(0), read).unwrap();
+    let read: Vec<_> = ReadResponse::decode(&read, 2).unwrap().iter().collect();
+    assert_eq!(read, [PageContent::Data(&pattern(1)), PageContent::Zeros]);
+    // Such a group is not here; an envelope around nothing, and one around another.
+    assert_eq!(decode_not_leader(&client.ask(&ask_head(5), stat).unwrap()), Some(None));
+    let refused = |response: &[u8]| decode_empty_response(response).unwrap_err();
+    assert_eq!(refused(&client.ask(&ask_head(0), &[]).unwrap()), ResponseError::Refused(Status::Malformed));
+    let twice = client.ask(&ask_head(0), &[&ask_head(0), stat].concat()).unwrap();
+    assert_eq!(refused(&twice), ResponseError::Refused(Status::Unsupported));
+}
+
+/// What slave 1 of three says to slave 0, which has just begun.
+fn slave_of_three(hub: &MemoryHub) {
+    let mut peer = TestClient::connect(Box::new(hub.connect().unwrap()));
+    let configuration = Configuration::of(MemberSet::from_bits(0b111));
+    let recover = Body::Recover(Recover { nonce: 5, life: None, configuration });
+    // Of three slaves, each has a place in all groups; which, only the placement knows.
+    let slaves = Placement::new(&replicated(3).replication.unwrap().machines).group(0, 3);
+    let from = MemberId::new(slaves.iter().position(|&slave| slave == 1).unwrap() as u8).unwrap();
+    let content = Content::Paxos { capacity: 64, message: Message { from, life: Life(0), body: recover } };
+    let said = peer.ask(&peer_head(1), &PeerMessage { group: 0, content }.encode()).unwrap();
+    let mut answers = 0;
+    let is_whole = PeerMessage::decode_all(decode_peer_response(&said).unwrap(), &mut |answer| {
+        let Content::Paxos { message: Message { body: Body::Recovered(answer), .. }, .. } = answer.content else {
+            return;
+        };
+        answers += u8::from(answer.nonce == 5);
+    });
+    assert!(is_whole && answers == 1, "{said:?}");
+    let mut stat = [0; REQUEST_HEAD_BYTES];
+    assert_eq!(decode_not_leader(&peer.ask(&ask_head(0), encode_stat(&mut stat)).unwrap()), Some(None));
 }
 
 /// Packets of the transport that an undisturbed session does not have.
@@ -244,9 +331,10 @@ fn sealed(hub: &MemoryHub) {
     });
 }
 
-/// Captures three slaves: an open one, one with room for a single client, and one with keys.
-fn captures(directory: &Path) -> [PathBuf; 3] {
-    let captures = ["open.pcapng", "small.pcapng", "sealed.pcapng"].map(|name| directory.join(name));
+/// Captures slaves: an open one, one with room for a single client, one with keys, a group of one, and one of a group of three.
+fn captures(directory: &Path) -> [PathBuf; 5] {
+    let captures =
+        ["open", "small", "sealed", "one", "three"].map(|name| directory.join(name).with_extension("pcapng"));
     let (hub, slave) = start(&captures[0], Options::new(64 << 20));
     every_message(&hub);
     losses_and_ends(&hub);
@@ -260,6 +348,12 @@ fn captures(directory: &Path) -> [PathBuf; 3] {
     let keys = Some(KeyFile::parse("keys", &lines.concat()).unwrap().into());
     let (hub, slave) = start(&captures[2], Options { keys, ..Options::new(64 << 20) });
     sealed(&hub);
+    drop(slave);
+    let (hub, slave) = start(&captures[3], replicated(1));
+    group_of_one(&hub);
+    drop(slave);
+    let (hub, slave) = start(&captures[4], replicated(3));
+    slave_of_three(&hub);
     drop(slave);
     captures
 }
@@ -278,6 +372,8 @@ fn every_message_is_decoded_to_its_last_field() {
     messages_are_decoded(&captures[0]);
     losses_are_decoded(&captures[0]);
     seals_are_decoded(&captures[2]);
+    groups_are_decoded(&captures[3]);
+    peers_are_decoded(&captures[4]);
 
     let all: Packets = captures.into_iter().flatten().collect();
     assert_eq!(count(&all, &["rum"]), all.len(), "packets that are not RUM's");
@@ -285,8 +381,8 @@ fn every_message_is_decoded_to_its_last_field() {
     let wrong: Packets =
         all.iter().filter(|packet| wrong.iter().any(|flag| !packet[*flag].is_empty())).cloned().collect();
     assert!(wrong.is_empty(), "{wrong:?}");
-    // The two requests that are, and nothing else.
-    assert_eq!(values(&all, &[("_ws.malformed", "*")], "rum.opcode"), ["2", "99"]);
+    // The four requests that are, and nothing else; the last is an ask of an ask.
+    assert_eq!(values(&all, &[("_ws.malformed", "*")], "rum.opcode"), ["2", "99", "12", "12", "12"]);
     assert_eq!(count(&all, &["_ws.malformed"]), count(&all, &["rum.malformed"]));
     assert_eq!(distinct(&all, "rum.checksum_status"), numbers([1]));
     assert_eq!(distinct(&all, "rum.kind"), numbers(1..=11));
@@ -334,6 +430,67 @@ fn messages_are_decoded(capture: &Packets) {
     assert_eq!(values(capture, &[("rum.answer_to", "1")], "rum.request_in")[..1], requests[..1]);
     let times = values(capture, &[("rum.answer_to", "*")], "rum.time");
     assert!(times.iter().all(|time| (0.0..60.0).contains(&time.parse::<f64>().unwrap())), "{times:?}");
+}
+
+/// What `group_of_one` said, and heard. How often it asked for a leader is not known.
+fn groups_are_decoded(capture: &Packets) {
+    for (filter, field, expected) in [
+        (&[("rum.opcode", "11")][..], "rum.opcode", &["11", "2", "11", "5"][..]),
+        (&[("rum.opcode", "11")][..], "rum.sequence", &["1", "2"]),
+        (&[("rum.opcode", "11")][..], "rum.settled", &["0", "1"]),
+        (&[("rum.opcode", "11"), ("rum.opcode", "2")][..], "rum.count", &["2"]),
+        (&[("rum.answer_to", "11"), ("rum.answer_to", "2")][..], "rum.list_count", &["2"]),
+        (&[("rum.answer_to", "11"), ("rum.answer_to", "5")][..], "rum.status", &["0"]),
+        (&[("rum.opcode", "11"), ("rum.opcode", "5")][..], "rum.page.number", &["7"]),
+        (&[("rum.opcode", "12"), ("rum.opcode", "4")][..], "rum.page.number", &["7", "8"]),
+        (&[("rum.answer_to", "12"), ("rum.answer_to", "4")][..], "rum.page_kind", &["1", "0"]),
+        (&[("rum.opcode", "12"), ("rum.group", "5")][..], "rum.opcode", &["12", "1"]),
+    ] {
+        assert_eq!(values(capture, filter, field), expected, "{field} where {filter:?}");
+    }
+    let stats = values(capture, &[("rum.answer_to", "12"), ("rum.status", "0")], "rum.stat.capacity");
+    assert_eq!(stats, ["64"]);
+    assert_eq!(distinct(capture, "rum.leader"), BTreeSet::from(["65535".to_owned()]));
+}
+
+/// What `slave_of_three` said, and heard.
+fn peers_are_decoded(capture: &Packets) {
+    assert_eq!(values(capture, &[("rum.opcode", "13")], "rum.sender"), ["1"]);
+    // Group, kind, capacity, sender, its life, and that it is a question of one without memory.
+    let said = values(capture, &[("rum.opcode", "13")], "rum.messages");
+    assert!(said.len() == 1 && said[0].starts_with("000040") && said[0][8..12] == *"0007", "{said:?}");
+    let heard = values(capture, &[("rum.answer_to", "13"), ("rum.status", "0")], "rum.messages");
+    assert_eq!(heard.len(), 1, "{heard:?}");
+}
+
+#[test]
+fn who_leads_is_decoded() {
+    if is_skipped() {
+        return;
+    }
+    let directory = tempfile::tempdir().unwrap();
+    let capture = directory.path().join("a.pcapng");
+    let (port, _peer) = MemoryPort::pair(1500).unwrap();
+    let mut port = Capture::new(port, &capture).unwrap();
+    let ethernet = EthernetHeader { destination: port.mac(), source: port.mac() }.encode();
+    let mut checksummer = Checksummer::new();
+    for (request, leader) in [(1, Some(2)), (2, None)] {
+        let mut stat = [0; REQUEST_HEAD_BYTES];
+        let asked = [&ask_head(7)[..], encode_stat(&mut stat)].concat();
+        let mut answer = Vec::new();
+        encode_not_leader(leader, &mut answer);
+        for (kind, body) in [(Kind::Request, asked), (Kind::Response, answer)] {
+            let header = Header { message_bytes: body.len() as u32, ..Header::new(kind, 77, request) };
+            let mut head = [0; HEADER_BYTES];
+            header.encode(&mut head, &body, &mut checksummer);
+            port.transmit(LinkId(0), &[&ethernet, &head, &body]).unwrap();
+        }
+    }
+    drop(port);
+    let packets = dissect(&capture);
+    assert_eq!(values(&packets, &[("rum.status", "10"), ("rum.answer_to", "1")], "rum.leader"), ["2", "65535"]);
+    assert_eq!(values(&packets, &[("rum.opcode", "12")], "rum.group"), ["7", "7"]);
+    assert_eq!(count(&packets, &["_ws.malformed", "_ws.lua.error"]), 0);
 }
 
 /// What `losses_and_ends` made the transport say.
