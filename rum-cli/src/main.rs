@@ -9,6 +9,7 @@ mod keygen;
 mod local;
 mod signals;
 mod slaves;
+mod status;
 mod tied;
 
 use std::process::ExitCode;
@@ -31,6 +32,8 @@ enum Command {
     Demo(demo::Arguments),
     /// Say what this machine allows, and how to allow the rest
     Doctor,
+    /// Say what the slaves of a grid do and keep
+    Status(status::Arguments),
     /// Write a key that lets a client join a grid whose slaves ask for one
     Keygen(keygen::Arguments),
     /// Measure the figures of docs/BENCHMARKS.md
@@ -45,6 +48,7 @@ fn main() -> ExitCode {
     match Arguments::parse().command {
         Command::Local(arguments) => local::run(&arguments),
         Command::Demo(arguments) => demo::run(&arguments),
+        Command::Status(arguments) => status::run(&arguments),
         Command::Doctor => doctor::run(),
         Command::Keygen(arguments) => keygen::run(&arguments),
         Command::Bench(arguments) => bench::run(&arguments),

@@ -84,6 +84,22 @@ fn a_client_joins_and_works_while_a_slave_is_dead() {
     }
 }
 
+/// A slave that is gone for good fills no session with requests that nobody answers.
+#[test]
+fn a_slave_that_stays_dead_is_done_without() {
+    let _turn = Turn::wait();
+    for dead in 0..3 {
+        let mut grid = VhostGrid::replicated((3, 3), MEMORY, LONG_LEASE);
+        let arguments = [("seed", seed().to_string()), ("seconds", "3".to_owned())];
+        let mut client = client("work", &grid.machines(), 1, &arguments);
+        client.hear("working");
+        std::thread::sleep(Duration::from_millis(500));
+        grid.slaves[dead].kill();
+        client.hear("worked");
+        client.succeed(LONGEST);
+    }
+}
+
 #[test]
 fn five_slaves_do_without_two() {
     let _turn = Turn::wait();

@@ -77,6 +77,23 @@ impl Accounts {
         }
     }
 
+    /// Those that hold anything or have a quota: whose, bytes held, and quota in bytes.
+    pub fn describe(&self) -> Vec<(String, u64, Option<u64>)> {
+        let names = self.by_name.iter().map(|(name, id)| (name.clone(), *id));
+        let all = names.chain([("(no name)".to_owned(), AccountId::NOBODY)]);
+        let bytes = |extents: u64| extents * EXTENT_BYTES as u64;
+        let mut described: Vec<_> = all
+            .map(|(name, id)| {
+                let quota = self.quota(id);
+                let is_limited = quota.capacity() <= u64::MAX / EXTENT_BYTES as u64;
+                (name, bytes(quota.reserved()), is_limited.then(|| bytes(quota.capacity())))
+            })
+            .filter(|(_, held, quota)| *held > 0 || quota.is_some())
+            .collect();
+        described.sort();
+        described
+    }
+
     /// Counts `extents` as held, all or none.
     pub fn take(&mut self, id: AccountId, extents: u64) -> Result<(), Full> {
         self.quotas[id.0 as usize].take(extents)

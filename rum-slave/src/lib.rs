@@ -8,6 +8,7 @@
 
 pub mod access;
 pub mod account;
+pub mod description;
 pub mod extent;
 pub mod frames;
 pub mod group;

@@ -6,7 +6,7 @@ use std::{
 };
 
 use rum_net::{
-    PAGE_BYTES,
+    EXTENT_BYTES, PAGE_BYTES,
     machines::{Machine, Machines},
     placement::{Placement, SlaveIndex},
     rpc::{Incarnation, MAX_MESSAGE_BYTES, Response, server::Responder},
@@ -17,6 +17,7 @@ use rum_net::{
 
 use crate::{
     account::{AccountId, Accounts},
+    description::SlaveDescription,
     group::{
         Asker, Caller, Group, Output,
         message::PeerMessage,
@@ -82,6 +83,9 @@ struct Session {
 pub struct Replication {
     me: SlaveIndex,
     factor: usize,
+    /// As messages call the slave.
+    name: Option<String>,
+    capacity_bytes: u64,
     start: Instant,
     incarnation: Incarnation,
     lease: Duration,
@@ -121,6 +125,8 @@ impl Replication {
         Ok(Self {
             me: options.me,
             factor: options.factor,
+            name: None,
+            capacity_bytes: capacity * EXTENT_BYTES as u64,
             start: Instant::now(),
             incarnation,
             lease,
@@ -188,6 +194,12 @@ impl Replication {
             Ok(Request::Stat) => {
                 let stat = self.stat();
                 stat.encode_response(&mut responder.response().head);
+            }
+            Ok(Request::Describe) => {
+                let json = self.describe().to_json();
+                let response = &mut responder.response().head;
+                encode_status(Status::Ok, response);
+                response.extend_from_slice(&json);
             }
             Ok(Request::Renew) => self.status(Status::Ok, responder.response()),
             Ok(_) => self.status(Status::Unsupported, responder.response()),
@@ -359,6 +371,24 @@ impl Replication {
             sessions: self.sessions.values().map(|session| session.open as u64).sum(),
             lease: self.lease,
         }
+    }
+
+    /// What this slave says of itself in full.
+    pub fn describe(&self) -> SlaveDescription {
+        SlaveDescription {
+            name: self.name.clone(),
+            replication_factor: self.factor,
+            capacity_bytes: self.capacity_bytes,
+            sessions: self.sessions.values().map(|session| session.open as u64).sum(),
+            lease_ms: self.lease.as_millis() as u64,
+            up_s: self.start.elapsed().as_secs(),
+            parts: self.groups.iter().map(Group::describe).collect(),
+        }
+    }
+
+    /// The replication of a slave that is called so.
+    pub fn named(self, name: Option<String>) -> Self {
+        Self { name, ..self }
     }
 
     /// Which slave this is.

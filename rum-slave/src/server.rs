@@ -161,7 +161,7 @@ impl Slave {
         let served = match &options.replication {
             None => {
                 let store = Store::new(capacity, first_generation).with_accounts(accounts);
-                Served::Alone(Box::new(Service::new(incarnation, options.lease, store)))
+                Served::Alone(Box::new(Service::new(incarnation, options.lease, store).named(options.name.clone())))
             }
             Some(replication) => {
                 let key = match &options.keys {
@@ -169,7 +169,8 @@ impl Slave {
                     Some(keys) => Some(keys.choose(Some(PEER_KEY)).map_err(|_| StartError::NoPeerKey)?.clone()),
                 };
                 let who = (incarnation, options.lease);
-                Served::Replicated(Box::new(Replication::new(replication, accounts, (key, own), capacity, who)?))
+                let replication = Replication::new(replication, accounts, (key, own), capacity, who)?;
+                Served::Replicated(Box::new(replication.named(options.name.clone())))
             }
         };
         Ok(Self { served, channels: channels?, sleep_on: 0, options })

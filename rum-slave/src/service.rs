@@ -1,7 +1,10 @@
 //! Answers one request after another over the store. No I/O and no clock: sessions and requests come in, responses
 //! go out.
 
-use std::{fmt, time::Duration};
+use std::{
+    fmt,
+    time::{Duration, Instant},
+};
 
 use rum_net::{
     rpc::{Incarnation, Response},
@@ -13,6 +16,7 @@ use rum_net::{
 
 use crate::{
     account::AccountId,
+    description::{PartDescription, SlaveDescription},
     extent::Owner,
     lease::{LeaseTable, Opening},
     store::{OpenNameError, Store},
@@ -74,13 +78,21 @@ pub struct Service {
     leases: LeaseTable,
     sessions: u64,
     totals: Totals,
+    /// As messages call the slave.
+    name: Option<String>,
+    start: Instant,
 }
 
 impl Service {
     /// A service over an empty store. `lease` is only told to clients: their sessions are timed by whoever owns a clock.
     pub fn new(incarnation: Incarnation, lease: Duration, store: Store) -> Self {
         let (leases, totals) = (LeaseTable::default(), Totals::default());
-        Self { incarnation, lease, store, leases, sessions: 0, totals }
+        Self { incarnation, lease, store, leases, sessions: 0, totals, name: None, start: Instant::now() }
+    }
+
+    /// The service of a slave that is called so.
+    pub fn named(self, name: Option<String>) -> Self {
+        Self { name, ..self }
     }
 
     /// A client wants a session; `name` is what its key has proven, `None` where no key is asked for. Returns whether it may
@@ -145,6 +157,24 @@ impl Service {
         Totals { over_quota: self.store.refused_by_account(), ..self.totals }
     }
 
+    /// What `describe` answers.
+    pub fn describe(&self) -> SlaveDescription {
+        let part = PartDescription {
+            standing: "alone".to_owned(),
+            leases: self.leases.alive() as u64,
+            ..self.store.describe()
+        };
+        SlaveDescription {
+            name: self.name.clone(),
+            replication_factor: 1,
+            capacity_bytes: part.capacity_bytes,
+            sessions: self.sessions,
+            lease_ms: self.lease.as_millis() as u64,
+            up_s: self.start.elapsed().as_secs(),
+            parts: vec![part],
+        }
+    }
+
     /// What `stat` answers.
     pub fn stat(&self) -> Stat {
         Stat {
@@ -184,6 +214,11 @@ impl Service {
             Request::NameExtents { hash, from } => return self.name_extents(&hash, from, response),
             Request::FreeName { hash } => self.store.free_name(&hash)?,
             Request::Renew => {}
+            Request::Describe => {
+                encode_status(Status::Ok, response);
+                response.extend_from_slice(&self.describe().to_json());
+                return Ok(());
+            }
             // Here nothing is replicated.
             Request::Command(_) | Request::Ask { .. } | Request::Peer { .. } => return Err(Status::Unsupported),
             Request::Bye => {

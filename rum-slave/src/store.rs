@@ -2,10 +2,10 @@
 //!
 //! Every operation checks all it was asked before it changes anything: it does all or nothing.
 
-use std::io;
+use std::{collections::BTreeMap, io};
 
 use rum_net::{
-    EXTENT_PAGES,
+    EXTENT_BYTES, EXTENT_PAGES, PAGE_BYTES,
     port::page::Page,
     rpc::Incarnation,
     wire::message::{ExtentRef, NameHash, PageContent, PageRef, Status},
@@ -15,12 +15,16 @@ use serde_bytes::ByteBuf;
 
 use crate::{
     account::{AccountId, Accounts},
+    description::PartDescription,
     extent::{Extent, ExtentTable, Owner},
     frames::{Frames, PageNumber},
     group::image::{DirectoryImage, PageImage, PlaceImage},
     name::{NameTable, NamedObject, extents_for},
     quota::Quota,
 };
+
+/// Owners and accounts of one description, at most: it has to fit into an answer.
+const MAX_DESCRIBED: usize = 256;
 
 /// The pages, extents and names of a slave.
 #[derive(Debug)]
@@ -320,6 +324,28 @@ impl Store {
             *cursor = (cursor.0 + 1, 0);
         }
         false
+    }
+
+    /// What of it a description has: sizes, and who holds how much.
+    pub fn describe(&self) -> PartDescription {
+        let extent_bytes = EXTENT_BYTES as u64;
+        let mut owners = BTreeMap::<String, u64>::new();
+        for (_, extent) in self.extents.iter() {
+            let owner = match extent.owner {
+                Owner::Client(client) => format!("{:032x}", client.0),
+                Owner::Named => "named objects".to_owned(),
+            };
+            *owners.entry(owner).or_default() += extent_bytes;
+        }
+        PartDescription {
+            capacity_bytes: self.quota.capacity().saturating_mul(extent_bytes),
+            reserved_bytes: self.quota.reserved() * extent_bytes,
+            used_bytes: self.used_pages * PAGE_BYTES as u64,
+            names: self.names.len() as u64,
+            owners: owners.into_iter().take(MAX_DESCRIBED).collect(),
+            accounts: self.accounts.describe().into_iter().take(MAX_DESCRIBED).collect(),
+            ..PartDescription::default()
+        }
     }
 
     /// Frees extents that exist.

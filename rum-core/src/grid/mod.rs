@@ -32,6 +32,7 @@ use rum_net::{
 
 pub use types::{AllocError, FreeError, JoinError, Location, NamedObject, ObjectHash, ReallocError, Stats};
 
+pub use self::transport::draw_incarnation;
 pub use crate::pager::remote::SessionInfo;
 
 use self::{

@@ -110,8 +110,15 @@ impl Replicated {
         }
     }
 
+    /// Whether a slave can be asked, as far as is known.
     fn is_open(&self, slave: SlaveIndex) -> bool {
-        self.fabric.session(PeerIndex(usize::from(slave))).is_open()
+        let peer = PeerIndex(usize::from(slave));
+        self.fabric.session(peer).is_open() && self.fabric.is_port_open(peer)
+    }
+
+    /// Whether a slave takes another request: one that gives no answers does not for ever.
+    fn has_room(&self, slave: SlaveIndex) -> bool {
+        self.is_open(slave) && self.fabric.session(PeerIndex(usize::from(slave))).free_slots() > 0
     }
 
     /// Enters an operation and sends it if that is possible. Its request is `parts`, one behind the other.
@@ -146,14 +153,14 @@ impl Replicated {
         true
     }
 
-    /// Sends an operation to the leader of its group; to another member if there is no session with the leader.
+    /// Sends an operation to the leader of its group; to another member if the leader takes no requests.
     fn send(&mut self, tag: Tag) {
         let index = usize::from(tag.0);
         let Some(Operation { group, bytes, sent: None, .. }) = self.operations[index] else { return };
         let group = &self.groups[usize::from(group)];
         let mut to = group.leader;
         for _ in 0..group.members.len() {
-            if self.is_open(to) {
+            if self.has_room(to) {
                 break;
             }
             to = group.after(to);

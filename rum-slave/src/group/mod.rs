@@ -19,6 +19,7 @@ use paxos::{
     Start,
 };
 use rum_net::{
+    EXTENT_BYTES,
     placement::SlaveIndex,
     rpc::{Incarnation, Response, server::RequestToken},
     wire::message::{Request, Stat, Status, encode_not_leader, encode_status},
@@ -30,7 +31,10 @@ use self::{
     state::State,
     transfer::{Incoming, Outgoing, Progress},
 };
-use crate::account::{AccountId, Accounts};
+use crate::{
+    account::{AccountId, Accounts},
+    description::PartDescription,
+};
 
 /// A slave that leads in another's place gives the lead back when it has led for so long.
 const LEAD_BACK: Duration = Duration::from_secs(2);
@@ -424,6 +428,31 @@ impl Group {
             }
             true
         });
+    }
+
+    /// What this slave says of its part in the group.
+    pub fn describe(&self) -> PartDescription {
+        let status = self.replica.status();
+        let standing = match status.standing {
+            Standing::Blank => "blank",
+            Standing::Follower => "follower",
+            Standing::Candidate => "candidate",
+            Standing::Leader => "leader",
+            Standing::Removed => "removed",
+        };
+        let slave = |seat: MemberId| self.slaves[usize::from(seat.get())];
+        PartDescription {
+            group: self.number,
+            standing: standing.to_owned(),
+            leader: self.leader(),
+            slaves: self.slaves.clone(),
+            applied: status.commit.0,
+            log_bytes: status.log_bytes as u64,
+            lags: self.replica.lags().map(|(seat, lag)| (slave(seat), lag)).collect(),
+            capacity_bytes: self.capacity().saturating_mul(EXTENT_BYTES as u64),
+            leases: self.state.clients().count() as u64,
+            ..self.state.store().describe()
+        }
     }
 
     /// Gives freed memory back to the kernel, bit by bit. Returns whether there is more.

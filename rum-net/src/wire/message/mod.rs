@@ -18,6 +18,7 @@
 //! | 11 command | group u16 in the place of reserved bytes, sequence u64, settled u64, then a request | those of the request |
 //! | 12 ask | group u16 in the place of reserved bytes, then a request | those of the request |
 //! | 13 peer | sender u16 in the place of reserved bytes, then messages of slaves to each other | the same |
+//! | 14 describe | | JSON |
 //!
 //! An extent is `index u32, generation u32`; a page is `index u32, generation u32, page u32`; "extents" is `count
 //! u32 (at most 4096), count × extent`. A request names extents by index and generation and is checked against their
@@ -30,6 +31,7 @@
 mod bye;
 mod codec;
 mod command;
+mod describe;
 mod extent_ref;
 mod free_name;
 mod name_extents;
@@ -48,6 +50,7 @@ pub use codec::Malformed;
 pub use command::{
     ASK_HEAD_BYTES, COMMAND_HEAD_BYTES, Command, ask_head, command_head, decode_not_leader, encode_not_leader,
 };
+pub use describe::{decode_describe_response, encode_describe};
 pub use extent_ref::{EXTENT_REF_BYTES, ExtentList, ExtentRef, PAGE_REF_BYTES, PageList, PageRef};
 pub use free_name::{FREE_NAME_REQUEST_BYTES, encode_free_name};
 pub use name_extents::{NAME_EXTENTS_REQUEST_BYTES, decode_name_extents_response, encode_name_extents};
@@ -127,11 +130,12 @@ pub enum Opcode {
     Command = 11,
     Ask = 12,
     Peer = 13,
+    Describe = 14,
 }
 
 impl Opcode {
     /// All of them, in the order of the table.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::Stat,
         Self::Reserve,
         Self::Release,
@@ -145,6 +149,7 @@ impl Opcode {
         Self::Command,
         Self::Ask,
         Self::Peer,
+        Self::Describe,
     ];
 
     fn from_wire(byte: u8) -> Option<Self> {
@@ -202,6 +207,8 @@ pub enum Request<'a> {
         /// The messages, not checked yet.
         messages: &'a [u8],
     },
+    /// Say all of yourself.
+    Describe,
 }
 
 /// Why a request could not be decoded.
@@ -258,6 +265,7 @@ impl<'a> Request<'a> {
             Opcode::Command => Self::Command(Command { group, ..Command::decode(&mut reader)? }),
             Opcode::Ask => Self::Ask { group, request: reader.rest() },
             Opcode::Peer => Self::Peer { sender: group, messages: reader.rest() },
+            Opcode::Describe => Self::Describe,
         };
         reader.end()?;
         Ok(request)
@@ -279,6 +287,7 @@ impl<'a> Request<'a> {
             Self::Command(_) => Opcode::Command,
             Self::Ask { .. } => Opcode::Ask,
             Self::Peer { .. } => Opcode::Peer,
+            Self::Describe => Opcode::Describe,
         }
     }
 }
