@@ -17,13 +17,14 @@ use rum_net::{
         hello::{Grant, Hello, HelloAck, HelloRetry},
         ipv4::{self, Ipv4Header},
         message::{
-            ExtentRef, FREE_NAME_REQUEST_BYTES, MAX_BATCH_EXTENTS, MAX_BATCH_PAGES, NAME_EXTENTS_REQUEST_BYTES,
-            OPEN_NAME_REQUEST_BYTES, OpenNameRefusal, OpenedName, PageContent, PageKind, PageRef,
-            READ_REQUEST_MAX_BYTES, RESERVE_REQUEST_BYTES, ReadResponse, ReadResponseHead, ReadResponseWriter, Request,
-            Stat, Status, WRITE_HEAD_MAX_BYTES, decode_empty_response, decode_name_extents_response,
-            decode_reserve_response, encode_bye, encode_extents_response, encode_free_name, encode_name_extents,
+            Command, ExtentRef, FREE_NAME_REQUEST_BYTES, MAX_BATCH_EXTENTS, MAX_BATCH_PAGES,
+            NAME_EXTENTS_REQUEST_BYTES, OPEN_NAME_REQUEST_BYTES, OpenNameRefusal, OpenedName, PageContent, PageKind,
+            PageRef, READ_REQUEST_MAX_BYTES, RESERVE_REQUEST_BYTES, ReadResponse, ReadResponseHead, ReadResponseWriter,
+            Request, Stat, Status, WRITE_HEAD_MAX_BYTES, ask_head, command_head, decode_empty_response,
+            decode_name_extents_response, decode_not_leader, decode_peer_response, decode_reserve_response, encode_bye,
+            encode_extents_response, encode_free_name, encode_name_extents, encode_not_leader,
             encode_open_name_response, encode_read, encode_release, encode_renew, encode_reserve, encode_size_differs,
-            encode_stat, encode_status, encode_write_head, release_request_bytes,
+            encode_stat, encode_status, encode_write_head, peer_head, release_request_bytes,
         },
         udp::UdpHeader,
     },
@@ -168,6 +169,11 @@ pub fn request(bytes: &[u8]) {
             encode_name_extents(&hash, from, &mut [0; NAME_EXTENTS_REQUEST_BYTES]).to_vec()
         }
         Request::FreeName { hash } => encode_free_name(&hash, &mut [0; FREE_NAME_REQUEST_BYTES]).to_vec(),
+        Request::Command(Command { group, sequence, settled, request }) => {
+            [&command_head(group, sequence, settled)[..], request].concat()
+        }
+        Request::Ask { group, request } => [&ask_head(group)[..], request].concat(),
+        Request::Peer { sender, messages } => [&peer_head(sender)[..], messages].concat(),
     };
     assert_eq!(again, bytes);
 }
@@ -218,6 +224,17 @@ pub fn response(bytes: &[u8]) {
             assert_eq!(again, bytes);
         }
         Err(OpenNameRefusal::Response(_)) => {}
+    }
+    if let Some(leader) = decode_not_leader(bytes) {
+        again.clear();
+        encode_not_leader(leader, &mut again);
+        assert_eq!(again, bytes);
+    }
+    if let Ok(messages) = decode_peer_response(bytes) {
+        again.clear();
+        encode_status(Status::Ok, &mut again);
+        again.extend_from_slice(messages);
+        assert_eq!(again, bytes);
     }
     for count in [0, 1, 2, 5, MAX_BATCH_PAGES, MAX_BATCH_PAGES + 1, usize::MAX] {
         read_response(bytes, count);

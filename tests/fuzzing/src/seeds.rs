@@ -30,6 +30,8 @@ use rum_net::{
 
 use crate::Operation;
 
+mod groups;
+
 /// A target's name, and an input for it.
 pub type Seed = (&'static str, Vec<u8>);
 
@@ -44,6 +46,7 @@ pub fn all() -> Vec<Seed> {
     responses(&mut seeds);
     texts(&mut seeds);
     endpoints(&mut seeds);
+    seeds.extend(groups::seeds());
     seeds
 }
 

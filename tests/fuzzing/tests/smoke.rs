@@ -4,6 +4,7 @@ use std::{fs, path::Path};
 
 use fuzzing::{TARGETS, Target};
 use rand::{RngExt, SeedableRng, rngs::SmallRng};
+use rum_net::rpc::MAX_MESSAGE_BYTES;
 
 const MUTATIONS: usize = 1500;
 /// An endpoint does a hundred times as much with its input.
@@ -79,5 +80,34 @@ fn the_fuzzer_has_the_same_targets_and_a_small_corpus() {
         let source = corpus_folder().join(format!("../fuzz_targets/{}.rs", target.name));
         let source = fs::read_to_string(&source).unwrap();
         assert!(source.contains(&format!("fuzzing::Target::named(\"{}\")", target.name)), "{source}");
+    }
+}
+
+/// A number as postcard has it.
+fn varint(mut number: u64) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    while number > 127 {
+        bytes.push(number as u8 | 128);
+        number >>= 7;
+    }
+    bytes.push(number as u8);
+    bytes
+}
+
+#[test]
+fn a_list_gets_no_more_room_than_what_is_there_justifies() {
+    // Up to a list's length: the commands of an accept, what a promise has accepted, pages, and the places of a directory.
+    let accept = ("peer_message", &[2, 0, 64, 0, 2, 5, 1, 0, 0, 1, 2][..]);
+    let promise = ("peer_message", &[2, 0, 64, 0, 2, 3, 1, 0, 0, 1, 4, 4][..]);
+    let pages = ("peer_message", &[2, 1, 9, 39, 0, 0, 1][..]);
+    let places = ("directory_image", &[39][..]);
+    // Entries that are all zeros are the shortest.
+    for ((target, front), entry_bytes) in [(accept, 1), (promise, 5), (pages, 5), (places, 2)] {
+        for room in [0, 1, 100, 20_000, MAX_MESSAGE_BYTES - 100] {
+            for count in [room / entry_bytes, room, 1 << 20, usize::MAX / 2] {
+                let input = [front, &varint(count as u64), &vec![0; room]].concat();
+                Target::named(target).run(&input);
+            }
+        }
     }
 }
