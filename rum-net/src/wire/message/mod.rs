@@ -77,7 +77,7 @@ pub const MAX_BATCH_PAGES: usize = 32;
 pub const MAX_BATCH_EXTENTS: usize = 4096;
 /// Bytes of a request before its own fields.
 pub const REQUEST_HEAD_BYTES: usize = 4;
-/// Bytes of a response before its own fields; the whole response unless its status is `Ok` (or `SizeDiffers`).
+/// Bytes of a response before its own fields; the whole response unless its status is `Ok` (or `SizeDiffers`, or `NotLeader`).
 pub const RESPONSE_HEAD_BYTES: usize = 8;
 
 /// The name of an object that outlives its client.

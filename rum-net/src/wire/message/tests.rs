@@ -66,6 +66,20 @@ fn request() -> impl Strategy<Value = Vec<u8>> {
     ]
 }
 
+/// Every message that ends with bytes that are not looked at: its head and those.
+fn envelope() -> impl Strategy<Value = (Vec<u8>, Vec<u8>)> {
+    let ask = (any::<u16>(), request()).prop_map(|(group, request)| (ask_head(group).to_vec(), request));
+    let command = (any::<u16>(), counts(), request())
+        .prop_map(|(group, (sequence, settled), request)| (command_head(group, sequence, settled).to_vec(), request));
+    let peer = (any::<u16>(), vec(any::<u8>(), 0..200)).prop_map(|(sender, bytes)| (peer_head(sender).to_vec(), bytes));
+    prop_oneof![ask, command, peer]
+}
+
+/// A command's sequence and settled.
+fn counts() -> impl Strategy<Value = (u64, u64)> {
+    (1..=u64::MAX).prop_flat_map(|sequence| (Just(sequence), 0..sequence))
+}
+
 type Check = dyn Fn(&[u8]) -> bool;
 
 /// Whether the bytes are a response to what was asked.
@@ -117,7 +131,11 @@ fn response() -> impl Strategy<Value = (Vec<u8>, Decodes)> {
         let decodes = Decodes(Box::new(|bytes| decode_empty_response(bytes).is_ok()));
         (encoded(|response| encode_status(Status::Ok, response)), decodes)
     });
-    prop_oneof![stat, extents, read, opened, differs, empty]
+    let elsewhere = any::<Option<u16>>().prop_map(|leader| {
+        let decodes = Decodes(Box::new(|bytes| decode_not_leader(bytes).is_some()));
+        (encoded(|response| encode_not_leader(leader, response)), decodes)
+    });
+    prop_oneof![stat, extents, read, opened, differs, empty, elsewhere]
 }
 
 /// Runs every decoder over `bytes`; they may say what they like, but must return.
@@ -136,6 +154,7 @@ fn decode_all(bytes: &[u8]) {
     let _ = OpenedName::decode_response(bytes).map(|opened| opened.extents.iter().count());
     let _ = decode_name_extents_response(bytes).map(|extents| extents.iter().count());
     let _ = decode_empty_response(bytes);
+    let _ = (decode_not_leader(bytes), decode_peer_response(bytes));
 }
 
 /// A response that holds pages filled with one byte each; `None` is one of zeros.
@@ -254,13 +273,64 @@ proptest! {
     }
 
     #[test]
+    fn envelopes_roundtrip(group: u16, (sequence, settled) in counts(), request in request()) {
+        let message = [&ask_head(group)[..], &request].concat();
+        prop_assert_eq!(Request::decode(&message), Ok(Request::Ask { group, request: &request }));
+        let message = [&command_head(group, sequence, settled)[..], &request].concat();
+        let command = Command { group, sequence, settled, request: &request };
+        prop_assert_eq!(Request::decode(&message), Ok(Request::Command(command)));
+        prop_assert!(Request::decode(&command_head(group, sequence, sequence)).is_err());
+    }
+
+    #[test]
+    fn peer_roundtrip(sender: u16, messages in vec(any::<u8>(), 0..200)) {
+        let message = [&peer_head(sender)[..], &messages].concat();
+        prop_assert_eq!(Request::decode(&message), Ok(Request::Peer { sender, messages: &messages }));
+        let mut response = Vec::new();
+        encode_status(Status::Ok, &mut response);
+        response.extend_from_slice(&messages);
+        prop_assert_eq!(decode_peer_response(&response), Ok(&messages[..]));
+        prop_assert!(decode_peer_response(&response[..RESPONSE_HEAD_BYTES - 1]).is_err());
+        response[7] = 1;
+        prop_assert!(decode_peer_response(&response).is_err());
+    }
+
+    #[test]
+    fn not_leader_roundtrip(leader in 0..u16::MAX) {
+        for leader in [Some(leader), None] {
+            let mut response = Vec::new();
+            encode_not_leader(leader, &mut response);
+            prop_assert_eq!(decode_not_leader(&response), Some(leader));
+            response[10] = 1;
+            prop_assert_eq!(decode_not_leader(&response), None);
+        }
+    }
+
+    /// A message in an envelope may have any length; the envelope has its own.
+    #[test]
+    fn an_envelope_that_is_cut_is_refused((head, rest) in envelope(), cut in 1..=COMMAND_HEAD_BYTES) {
+        let message = [&head[..], &rest].concat();
+        prop_assert!(Request::decode(&message).is_ok());
+        prop_assert!(Request::decode(&head).is_ok());
+        let error = Request::decode(&head[..head.len().saturating_sub(cut)]).map_err(RequestError::status);
+        prop_assert_eq!(error, Err(Status::Malformed));
+    }
+
+    #[test]
+    fn a_reserved_byte_of_an_envelope_is_refused((mut head, rest) in envelope(), value in 1..=255u8) {
+        head[1] = value;
+        let message = [head, rest].concat();
+        prop_assert_eq!(Request::decode(&message).map_err(RequestError::status), Err(Status::Malformed));
+    }
+
+    #[test]
     fn garbage_never_panics(bytes in vec(any::<u8>(), 0..600)) {
         decode_all(&bytes);
     }
 
     /// Garbage behind a good opcode or status gets further into the decoders than garbage alone.
     #[test]
-    fn garbage_behind_a_good_head_never_panics(first in 0..=11u8, count in 0..=33u8, bytes in vec(0..=2u8, 0..600)) {
+    fn garbage_behind_a_good_head_never_panics(first in 0..=Opcode::ALL.len() as u8 + 1, count in 0..=33u8, bytes in vec(0..=2u8, 0..600)) {
         let mut message = vec![first, 0, 0, 0, count, 0, 0, 0];
         message.extend_from_slice(&bytes);
         decode_all(&message);
@@ -316,6 +386,15 @@ fn numbers_are_as_the_table_says() {
     let mut buffer = [0xff; READ_REQUEST_MAX_BYTES];
     assert_eq!(encode_read(&[page], &mut buffer), [4, 0, 0, 0, 1, 0, 0, 0, 1, 0, 0, 0, 2, 0, 0, 0, 3, 0, 0, 0]);
     assert_eq!(READ_RESPONSE_HEAD_BYTES, 40);
+    assert_eq!(ask_head(0x102), [12, 0, 2, 1]);
+    assert_eq!(command_head(3, 0x104, 5), [11, 0, 3, 0, 4, 1, 0, 0, 0, 0, 0, 0, 5, 0, 0, 0, 0, 0, 0, 0]);
+    assert_eq!(peer_head(0x102), [13, 0, 2, 1]);
+    let mut response = Vec::new();
+    encode_not_leader(Some(0x102), &mut response);
+    encode_not_leader(None, &mut response);
+    let expected =
+        [[10, 0, 0, 0, 0, 0, 0, 0], [2, 1, 0, 0, 0, 0, 0, 0], [10, 0, 0, 0, 0, 0, 0, 0], [255, 255, 0, 0, 0, 0, 0, 0]];
+    assert_eq!(response, expected.concat());
 }
 
 #[test]
@@ -323,7 +402,8 @@ fn the_largest_messages_fit() {
     const MAX: usize = crate::rpc::MAX_MESSAGE_BYTES;
     const { assert!(WRITE_HEAD_MAX_BYTES + MAX_BATCH_PAGES * PAGE_BYTES <= MAX) };
     const { assert!(READ_RESPONSE_HEAD_BYTES + MAX_BATCH_PAGES * PAGE_BYTES <= MAX) };
-    const { assert!(release_request_bytes(MAX_BATCH_EXTENTS) <= MAX) };
+    const { assert!(COMMAND_HEAD_BYTES + WRITE_HEAD_MAX_BYTES + MAX_BATCH_PAGES * PAGE_BYTES <= MAX) };
+    const { assert!(COMMAND_HEAD_BYTES + release_request_bytes(MAX_BATCH_EXTENTS) <= MAX) };
 }
 
 #[test]
@@ -338,7 +418,7 @@ fn counts_out_of_range_are_refused() {
 
 #[test]
 fn unknown_opcodes_are_unsupported() {
-    for opcode in [0, 11, 255] {
+    for opcode in [0, Opcode::ALL.len() as u8 + 1, 255] {
         assert_eq!(Request::decode(&[opcode, 0, 0, 0]).map_err(RequestError::status), Err(Status::Unsupported));
     }
     assert_eq!(Request::decode(&[]).map_err(RequestError::status), Err(Status::Malformed));
@@ -367,4 +447,5 @@ fn a_refusal_needs_its_head_only() {
     assert_eq!(ReadResponse::decode(&response, 3), Err(refused));
     assert_eq!(decode_empty_response(&response), Err(refused));
     assert_eq!(OpenedName::decode_response(&response), Err(OpenNameRefusal::Response(refused)));
+    assert_eq!(decode_peer_response(&response), Err(refused));
 }
