@@ -30,6 +30,7 @@ local KINDS = {
 local OPCODES = {
     [1] = "stat", [2] = "reserve", [3] = "release", [4] = "read", [5] = "write", [6] = "open name",
     [7] = "name extents", [8] = "free name", [9] = "renew", [10] = "bye", [11] = "command", [12] = "ask", [13] = "peer",
+    [14] = "describe",
 }
 local STATUSES = {
     [0] = "Ok", [1] = "Full", [2] = "StaleExtent", [3] = "NotOwner", [4] = "NoSuchName", [5] = "SizeDiffers",
@@ -138,6 +139,7 @@ local REQUESTS = {
     },
     [ASK] = { SHORT_RESERVED, { "group", "u16", "Group" }, "request" },
     [PEER] = { SHORT_RESERVED, { "sender", "u16", "Sender" }, "messages" },
+    [14] = {},
 }
 local EXTENTS = { list = EXTENT, name = "extent", title = "Extent", bytes = 8, max = 4096 }
 local RESPONSES = {
@@ -162,6 +164,7 @@ local RESPONSES = {
     [9] = {},
     [10] = {},
     [PEER] = { "messages" },
+    [14] = { "messages" },
 }
 -- What follows a status other than Ok.
 local REFUSALS = {

@@ -58,6 +58,6 @@ impl Ballot {
 
     /// The least ballot of this member that is greater than this one and of a later round.
     pub const fn following(self, member: MemberId, life: Life) -> Self {
-        Self { round: self.round + 1, member, life }
+        Self { round: self.round.saturating_add(1), member, life }
     }
 }

@@ -103,7 +103,8 @@ fn ask_all(arguments: &Arguments) -> Result<Vec<Slave>, StatusError> {
         fabric.session_mut(PeerIndex(index)).close(Instant::now());
     }
     fabric.poll(&mut |_, _| {});
-    let slave = |(machine, says): (&Machine, _)| Slave { link: machine.link.to_string(), name: machine.name.clone(), says };
+    let slave =
+        |(machine, says): (&Machine, _)| Slave { link: machine.link.to_string(), name: machine.name.clone(), says };
     Ok(config.machines.iter().zip(answers).map(slave).collect())
 }
 
@@ -120,7 +121,10 @@ fn add(fabric: &mut Fabric, machine: &Machine) -> Result<(), LinkError> {
 }
 
 fn print(slaves: &[Slave]) {
-    println!("{:<5} {:<14} {:>8} {:>10} {:>10} {:>9} {:>8}  leads, follows", "slave", "name", "up", "memory", "used", "sessions", "leases");
+    println!(
+        "{:<5} {:<14} {:>8} {:>10} {:>10} {:>9} {:>8}  leads, follows",
+        "slave", "name", "up", "memory", "used", "sessions", "leases"
+    );
     for (number, slave) in slaves.iter().enumerate() {
         let name = slave.name.as_deref().unwrap_or("-");
         let Some(says) = &slave.says else {
@@ -148,7 +152,10 @@ fn print(slaves: &[Slave]) {
         );
     }
     println!();
-    println!("{:<5} {:<10} {:>6} {:>10} {:>10} {:>10} {:>7}  lag of the others, in entries", "group", "slaves", "leader", "memory", "reserved", "used", "objects");
+    println!(
+        "{:<5} {:<10} {:>6} {:>10} {:>10} {:>10} {:>7}  lag of the others, in entries",
+        "group", "slaves", "leader", "memory", "reserved", "used", "objects"
+    );
     for part in leading(slaves) {
         let numbers: Vec<String> = part.slaves.iter().map(ToString::to_string).collect();
         let lags: Vec<String> = part.lags.iter().map(|(slave, lag)| format!("{slave}: {lag}")).collect();

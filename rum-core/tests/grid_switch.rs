@@ -111,7 +111,7 @@ fn play() {
 fn join() -> Grid {
     let deadline = Instant::now() + LONGEST;
     loop {
-        match Grid::join(config(machines_argument(), BUDGET, None)) {
+        match Grid::join(config(machines_argument().0, BUDGET, None)) {
             Ok(grid) => return grid,
             Err(error) => assert!(Instant::now() < deadline, "{error}"),
         }

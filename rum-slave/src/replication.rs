@@ -76,6 +76,8 @@ struct Session {
     account: AccountId,
     quota: u64,
     is_peer: bool,
+    /// As which slave it has spoken.
+    sender: Option<SlaveIndex>,
 }
 
 /// See the module's documentation.
@@ -161,7 +163,7 @@ impl Replication {
         };
         let is_peer = if self.has_keys { name == Some(PEER_KEY) } else { true };
         let quota = self.accounts.quota(account).capacity();
-        let new = Session { open: 0, account, quota, is_peer };
+        let new = Session { open: 0, account, quota, is_peer, sender: None };
         let session = self.sessions.entry(client).or_insert(new);
         if session.account != account {
             self.totals.sessions_refused += 1;
@@ -243,12 +245,14 @@ impl Replication {
             return self.status(status, response);
         }
         self.totals.pages_read += response.pages.len() as u64;
-        self.count(Status::Ok);
+        let is_ok = response.head.first() == Some(&(Status::Ok as u8));
+        self.count(if is_ok { Status::Ok } else { Status::NotLeader });
     }
 
     /// Takes what another slave says, and answers with what there is to be said to it.
     fn peer(&mut self, client: Incarnation, sender: SlaveIndex, messages: &[u8], response: &mut Response) {
-        if !self.sessions.get(&client).is_some_and(|session| session.is_peer) {
+        let session = self.sessions.get_mut(&client).filter(|session| session.is_peer && sender != self.me);
+        if session.is_none_or(|session| *session.sender.get_or_insert(sender) != sender) {
             return self.status(Status::NotOwner, response);
         }
         let mut all = Vec::new();

@@ -18,7 +18,7 @@ use crate::{
     description::PartDescription,
     extent::{Extent, ExtentTable, Owner},
     frames::{Frames, PageNumber},
-    group::image::{DirectoryImage, PageImage, PlaceImage},
+    group::image::{DirectoryImage, PageImage},
     name::{NameTable, NamedObject, extents_for},
     quota::Quota,
 };
@@ -261,13 +261,13 @@ impl Store {
         self.names.len()
     }
 
-    /// Who has what, without pages.
-    pub fn directory(&self) -> (Vec<PlaceImage>, Vec<u32>, Vec<(NameHash, u64, Vec<u32>)>) {
+    /// Who has what, without pages and clients.
+    pub fn directory(&self) -> DirectoryImage {
         let (places, free) = self.extents.image();
         let name = |(hash, object): (&NameHash, &NamedObject)| {
             (*hash, object.size_bytes, object.extents.iter().map(|extent| extent.index).collect())
         };
-        (places, free, self.names.iter().map(name).collect())
+        DirectoryImage { places, free, names: self.names.iter().map(name).collect(), ..DirectoryImage::default() }
     }
 
     /// Becomes what another slave of the group has, but for pages that it lacks: these are zeros.

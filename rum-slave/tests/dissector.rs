@@ -29,9 +29,10 @@ use rum_net::{
         message::{
             FREE_NAME_REQUEST_BYTES, NAME_EXTENTS_REQUEST_BYTES, Opcode, OpenNameRefusal, PageContent, PageKind,
             READ_REQUEST_MAX_BYTES, REQUEST_HEAD_BYTES, RESERVE_REQUEST_BYTES, ReadResponse, ResponseError, Status,
-            WRITE_HEAD_MAX_BYTES, ask_head, command_head, decode_empty_response, decode_name_extents_response,
-            decode_not_leader, decode_peer_response, decode_reserve_response, encode_free_name, encode_name_extents,
-            encode_not_leader, encode_read, encode_renew, encode_reserve, encode_stat, encode_write_head, peer_head,
+            WRITE_HEAD_MAX_BYTES, ask_head, command_head, decode_describe_response, decode_empty_response,
+            decode_name_extents_response, decode_not_leader, decode_peer_response, decode_reserve_response,
+            encode_describe, encode_free_name, encode_name_extents, encode_not_leader, encode_read, encode_renew,
+            encode_reserve, encode_stat, encode_write_head, peer_head,
         },
     },
 };
@@ -181,6 +182,8 @@ fn every_message(hub: &MemoryHub) {
     free_name().unwrap();
     assert_eq!(free_name(), Err(REFUSED(Status::NoSuchName)));
     decode_empty_response(&client.ask(encode_renew(&mut [0; 4]), &[]).unwrap()).unwrap();
+    let described = client.ask(encode_describe(&mut [0; REQUEST_HEAD_BYTES]), &[]).unwrap();
+    assert!(decode_describe_response(&described).unwrap().starts_with(b"{"));
     // Too short for its opcode; an opcode that nobody knows.
     assert_eq!(decode_empty_response(&client.ask(&[2, 0, 0, 0], &[]).unwrap()), Err(REFUSED(Status::Malformed)));
     assert_eq!(decode_empty_response(&client.ask(&[99, 0, 0, 0], &[]).unwrap()), Err(REFUSED(Status::Unsupported)));

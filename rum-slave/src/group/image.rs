@@ -7,7 +7,7 @@ use serde_bytes::ByteBuf;
 use crate::account::AccountId;
 
 /// All of a state but its pages.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Default, Debug, Serialize, Deserialize)]
 pub struct DirectoryImage {
     /// The last slot that was applied to it.
     pub as_of: u64,

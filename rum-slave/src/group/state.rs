@@ -226,7 +226,6 @@ impl State {
 
     /// All but the pages, for a slave that lacks it.
     pub fn directory(&self) -> DirectoryImage {
-        let (places, free, names) = self.store.directory();
         let client = |(client, record): (&Incarnation, &ClientRecord)| ClientImage {
             client: client.0,
             settled: record.settled,
@@ -238,11 +237,9 @@ impl State {
         };
         DirectoryImage {
             as_of: self.directory_slot,
-            places,
-            free,
-            names,
             clients: self.clients.iter().map(client).collect(),
             fenced: self.fenced_in_order.iter().map(|client| client.0).collect(),
+            ..self.store.directory()
         }
     }
 

@@ -22,7 +22,7 @@ use rum_net::{
             PageRef, READ_REQUEST_MAX_BYTES, RESERVE_REQUEST_BYTES, ReadResponse, ReadResponseHead, ReadResponseWriter,
             Request, Stat, Status, WRITE_HEAD_MAX_BYTES, ask_head, command_head, decode_empty_response,
             decode_name_extents_response, decode_not_leader, decode_peer_response, decode_reserve_response, encode_bye,
-            encode_extents_response, encode_free_name, encode_name_extents, encode_not_leader,
+            encode_describe, encode_extents_response, encode_free_name, encode_name_extents, encode_not_leader,
             encode_open_name_response, encode_read, encode_release, encode_renew, encode_reserve, encode_size_differs,
             encode_stat, encode_status, encode_write_head, peer_head, release_request_bytes,
         },
@@ -173,6 +173,7 @@ pub fn request(bytes: &[u8]) {
             [&command_head(group, sequence, settled)[..], request].concat()
         }
         Request::Ask { group, request } => [&ask_head(group)[..], request].concat(),
+        Request::Describe => encode_describe(&mut short).to_vec(),
         Request::Peer { sender, messages } => [&peer_head(sender)[..], messages].concat(),
     };
     assert_eq!(again, bytes);
