@@ -194,7 +194,7 @@ fn play() {
 }
 
 fn play_quick() {
-    let config = config(machines_argument(), MIB, None);
+    let config = config(machines_argument().0, MIB, None);
     let started = Instant::now();
     let grid = Grid::join(config).unwrap_or_else(|error| panic!("{error}"));
     let number = grid.alloc(Layout::new::<u64>()).expect("far memory");

@@ -609,6 +609,12 @@ fn groups() -> Vec<Layout> {
             end: None,
         },
         Layout {
+            name: "describe response",
+            start: RESPONSE_HEAD_BYTES,
+            fields: vec![rest("JSON", RESPONSE_HEAD_BYTES)],
+            end: None,
+        },
+        Layout {
             name: "not leader response",
             start: RESPONSE_HEAD_BYTES,
             fields: vec![Varies("leader", not_leader(Some(0)), not_leader(None)), Reserved("reserved")],
