@@ -15,8 +15,8 @@ use std::{
 };
 
 use paxos::{
-    Command, Configuration, Effect, MemberId, MemberSet, ProposeError, ReadError, Replica, Settings, Slot, Standing,
-    Start,
+    Command, Configuration, Effect, MemberId, MemberSet, ProposeError, ReadError, Replica, Settings, SettingsError,
+    Slot, Standing, Start,
 };
 use rum_net::{
     EXTENT_BYTES,
@@ -75,6 +75,7 @@ pub struct Group {
     slaves: Vec<SlaveIndex>,
     accounts: Accounts,
     seed: u64,
+    settings: Settings,
     replica: Replica<Entry>,
     state: State,
     /// Who waits for a slot to be decided.
@@ -114,7 +115,8 @@ impl Group {
         Some(Self {
             number,
             seat,
-            replica: blank(seat, slaves.len(), now, seed),
+            replica: blank(seat, slaves.len(), Settings::default(), now, seed),
+            settings: Settings::default(),
             state: State::new(accounts.clone()),
             accounts,
             seed,
@@ -132,6 +134,16 @@ impl Group {
             expiring: HashSet::new(),
             outputs: Vec::new(),
         })
+    }
+
+    /// The part as it begins, with other settings than the default ones.
+    ///
+    /// # Errors
+    /// When the settings make no sense.
+    pub fn with_settings(self, settings: Settings, now: Duration) -> Result<Self, SettingsError> {
+        settings.check()?;
+        let replica = blank(self.seat, self.slaves.len(), settings, now, self.seed);
+        Ok(Self { settings, replica, ..self })
     }
 
     /// Its number: that of the slave that leads it while it can.
@@ -408,7 +420,7 @@ impl Group {
     /// Begins anew, as a process without memory.
     fn forget(&mut self, now: Duration) {
         self.seed = self.seed.wrapping_add(1);
-        self.replica = blank(self.seat, self.slaves.len(), now, self.seed);
+        self.replica = blank(self.seat, self.slaves.len(), self.settings, now, self.seed);
         self.state = State::new(self.accounts.clone());
         (self.incoming, self.is_torn) = (None, false);
         self.outgoing.clear();
@@ -477,9 +489,8 @@ impl Group {
     }
 }
 
-/// A replica without memory.
-fn blank(seat: MemberId, members: usize, now: Duration, seed: u64) -> Replica<Entry> {
+/// A replica without memory. Panics if the settings make no sense.
+fn blank(seat: MemberId, members: usize, settings: Settings, now: Duration, seed: u64) -> Replica<Entry> {
     let voters: MemberSet = (0..members as u8).filter_map(MemberId::new).collect();
-    Replica::new(seat, Settings::default(), Start::Blank(Configuration::of(voters)), now, seed)
-        .expect("the default settings make sense")
+    Replica::new(seat, settings, Start::Blank(Configuration::of(voters)), now, seed).expect("settings that make sense")
 }
