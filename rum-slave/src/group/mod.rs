@@ -82,8 +82,6 @@ pub struct Group {
     waiting: HashMap<Slot, Asker>,
     outgoing: Vec<Outgoing>,
     incoming: Option<Incoming>,
-    /// A transfer has begun and not ended: pages may be missing that the directory should have.
-    is_torn: bool,
     /// Extents that each slave has room for, as far as is known.
     capacities: Vec<u64>,
     /// When each slave was heard last.
@@ -123,7 +121,6 @@ impl Group {
             waiting: HashMap::new(),
             outgoing: Vec::new(),
             incoming: None,
-            is_torn: false,
             capacities,
             heard: vec![Duration::ZERO; slaves.len()],
             led_since: None,
@@ -198,24 +195,38 @@ impl Group {
     }
 
     fn take_piece(&mut self, now: Duration, from: MemberId, piece: Piece) {
+        if !self.replica.status().is_installing {
+            // The log was faster.
+            self.incoming = None;
+        }
         let Some(incoming) = &mut self.incoming else { return };
         let through = incoming.through;
         match incoming.take(from, piece, &mut self.state) {
             Ok(Progress::None) => {}
-            Ok(Progress::Some) => {
-                self.is_torn = true;
-                self.replica.state_progress(now, from, through, 0);
-            }
+            Ok(Progress::Some) => self.replica.state_progress(now, from, through, 0),
             Ok(Progress::Whole) => {
-                (self.incoming, self.is_torn) = (None, false);
+                self.incoming = None;
+                self.state.has_all_pages();
                 tracing::info!("group {}: has all up to slot {}", self.number, through.0);
                 self.replica.state_installed(now, from, through);
             }
             Err(error) => {
                 tracing::error!("group {}: cannot take over what slave {from:?} has: {error}", self.number);
-                self.incoming = None;
+                let _ = self.roll_back(now);
             }
         }
+    }
+
+    /// Gives up a transfer that has brought the directory and not all pages. It is not enough to be a process without memory then: this slave is
+    /// a voter, and more than a minority could forget at a time. False if it has to be all the same.
+    fn roll_back(&mut self, now: Duration) -> bool {
+        self.incoming = None;
+        let result = self.state.roll_back();
+        if let Err(error) = &result {
+            tracing::error!("group {}: cannot keep what it had, beginning anew: {error}", self.number);
+            self.forget(now);
+        }
+        result.is_ok()
     }
 
     /// Serves a request that changes nothing. `now` has to be read after the request has come.
@@ -363,10 +374,15 @@ impl Group {
                     self.outputs.push(Output::Send(to, message));
                 }
                 Effect::Apply { slot, command } => {
-                    if self.is_torn && self.state.has(slot.0) {
+                    if self.state.is_torn() && self.state.has(slot.0) {
                         // Entries have come that a broken transfer should have brought: what they did is here in part.
-                        tracing::warn!("group {}: a transfer broke off: beginning anew", self.number);
-                        return self.forget(now);
+                        tracing::warn!(
+                            "group {}: a transfer broke off: going back to what was here before",
+                            self.number
+                        );
+                        if !self.roll_back(now) {
+                            return;
+                        }
                     }
                     self.apply(slot, &command);
                 }
@@ -383,6 +399,8 @@ impl Group {
                         self.refuse(asker, None);
                     }
                 }
+                // Whoever lacks pages itself does not answer: the other asks elsewhere.
+                Effect::ProvideState { .. } if self.state.is_torn() => {}
                 Effect::ProvideState { to, since, through, .. } => {
                     tracing::info!(
                         "group {}: member {} gets what was written after slot {}",
@@ -396,6 +414,9 @@ impl Group {
                 }
                 Effect::InstallState { from, through, .. } => {
                     tracing::info!("group {}: member {} sends all up to slot {}", self.number, from.get(), through.0);
+                    if !self.roll_back(now) {
+                        return;
+                    }
                     self.incoming = Some(Incoming::new(from, through));
                 }
                 // Without disk, nothing is persisted and the log needs no care; nobody is removed.
@@ -422,7 +443,7 @@ impl Group {
         self.seed = self.seed.wrapping_add(1);
         self.replica = blank(self.seat, self.slaves.len(), self.settings, now, self.seed);
         self.state = State::new(self.accounts.clone());
-        (self.incoming, self.is_torn) = (None, false);
+        (self.incoming, self.led_since) = (None, None);
         self.outgoing.clear();
         for asker in std::mem::take(&mut self.waiting).into_values() {
             self.refuse(asker, None);
@@ -485,7 +506,7 @@ impl Group {
     /// Whether this slave has what the group has, as far as it knows: nothing is missing, and somebody leads.
     pub fn is_whole(&self) -> bool {
         let status = self.replica.status();
-        status.standing != Standing::Blank && status.leader.is_some() && self.incoming.is_none() && !self.is_torn
+        status.standing != Standing::Blank && status.leader.is_some() && !status.is_installing && !self.state.is_torn()
     }
 }
 

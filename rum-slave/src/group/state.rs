@@ -43,8 +43,10 @@ pub struct State {
     clients: BTreeMap<Incarnation, ClientRecord>,
     fenced: BTreeSet<Incarnation>,
     fenced_in_order: VecDeque<Incarnation>,
-    /// The last slot whose outcome is in the directory, and, unless a transfer broke off, in the pages.
+    /// The last slot whose outcome is in the directory, and, unless pages of a transfer are missing, in the pages.
     directory_slot: u64,
+    /// While pages of a transfer are missing: the directory from before it, for which they are not needed.
+    former: Option<Box<DirectoryImage>>,
     pages_written: u64,
     expired: u64,
 }
@@ -58,6 +60,7 @@ impl State {
             fenced: BTreeSet::new(),
             fenced_in_order: VecDeque::new(),
             directory_slot: 0,
+            former: None,
             pages_written: 0,
             expired: 0,
         }
@@ -243,14 +246,45 @@ impl State {
         }
     }
 
-    /// Takes another slave's directory over, unless this one has it.
+    /// Takes another slave's directory over, unless this one is as late. Pages may be missing then, until `has_all_pages` says that they are
+    /// not.
     ///
     /// # Errors
-    /// When there is no address space for the extents.
-    pub fn install_directory(&mut self, mut image: DirectoryImage) -> io::Result<()> {
-        if image.as_of < self.directory_slot {
+    /// When there is no address space for the extents; nothing is there any more then.
+    pub fn install_directory(&mut self, image: DirectoryImage) -> io::Result<()> {
+        if image.as_of <= self.directory_slot {
             return Ok(());
         }
+        if self.former.is_none() {
+            self.former = Some(Box::new(self.directory()));
+        }
+        self.become_directory(image)
+    }
+
+    /// Whether pages may be missing that the directory should have.
+    pub fn is_torn(&self) -> bool {
+        self.former.is_some()
+    }
+
+    /// All pages have come that belong to the directory that was taken over.
+    pub fn has_all_pages(&mut self) {
+        self.former = None;
+    }
+
+    /// Goes back to the directory from before a transfer of which pages are missing: the entries since are to be applied again. Pages that have come
+    /// stay, for they are newer. Those of extents that the other directory did not have are gone, but nobody sees it: entries that were decided
+    /// before that directory was sent free these extents, and nothing is read here before they are applied.
+    ///
+    /// # Errors
+    /// When there is no address space for the extents; nothing is there any more then.
+    pub fn roll_back(&mut self) -> io::Result<()> {
+        match self.former.take() {
+            Some(former) => self.become_directory(*former),
+            None => Ok(()),
+        }
+    }
+
+    fn become_directory(&mut self, mut image: DirectoryImage) -> io::Result<()> {
         self.store.become_directory(&mut image)?;
         self.directory_slot = image.as_of;
         let record = |client: ClientImage| {

@@ -6,10 +6,10 @@ use rum_net::{
     EXTENT_BYTES, PAGE_BYTES,
     rpc::Incarnation,
     wire::message::{
-        ExtentRef, FREE_NAME_REQUEST_BYTES, NameHash, OPEN_NAME_REQUEST_BYTES, OpenName,
-        OpenedName, PageContent, PageKind, PageRef, READ_REQUEST_MAX_BYTES, REQUEST_HEAD_BYTES, RESERVE_REQUEST_BYTES,
-        ReadResponse, Status, WRITE_HEAD_MAX_BYTES, ask_head, command_head, decode_not_leader, decode_reserve_response,
-        encode_bye, encode_free_name, encode_read, encode_release, encode_renew, encode_reserve, encode_write_head,
+        ExtentRef, FREE_NAME_REQUEST_BYTES, NameHash, OPEN_NAME_REQUEST_BYTES, OpenName, OpenedName, PageContent,
+        PageKind, PageRef, READ_REQUEST_MAX_BYTES, REQUEST_HEAD_BYTES, RESERVE_REQUEST_BYTES, ReadResponse, Status,
+        WRITE_HEAD_MAX_BYTES, ask_head, command_head, decode_not_leader, decode_reserve_response, encode_bye,
+        encode_free_name, encode_read, encode_release, encode_renew, encode_reserve, encode_write_head,
         release_request_bytes,
     },
 };
@@ -297,7 +297,15 @@ impl Client {
     }
 
     /// An answer has come from a slave.
-    pub fn answer(&mut self, now: Duration, by: usize, request: u64, bytes: &[u8], slaves: usize, checker: &mut Checker) {
+    pub fn answer(
+        &mut self,
+        now: Duration,
+        by: usize,
+        request: u64,
+        bytes: &[u8],
+        slaves: usize,
+        checker: &mut Checker,
+    ) {
         let is_it = |operation: &Operation| operation.sent.is_some_and(|(_, sent, _)| sent == request);
         let Some(index) = self.operations.iter().position(is_it) else { return };
         if let Some(leader) = decode_not_leader(bytes) {

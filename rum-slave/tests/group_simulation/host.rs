@@ -5,7 +5,10 @@ use std::{collections::HashMap, time::Duration};
 use paxos::{Settings, Standing};
 use rum_net::{
     placement::SlaveIndex,
-    rpc::{Incarnation, Response, server::{RequestToken, SessionId}},
+    rpc::{
+        Incarnation, Response,
+        server::{RequestToken, SessionId},
+    },
     wire::message::{Command, Request, Stat, Status, encode_not_leader, encode_status},
 };
 use rum_slave::{
@@ -58,7 +61,8 @@ impl Process {
         seed: u64,
     ) -> Self {
         let who = (slaves.to_vec(), me);
-        let group = Group::new(0, who, accounts().0, CAPACITY, lease, Duration::ZERO, seed).expect("a slave of the group");
+        let group =
+            Group::new(0, who, accounts().0, CAPACITY, lease, Duration::ZERO, seed).expect("a slave of the group");
         let group = group.with_settings(settings, Duration::ZERO).expect("settings that make sense");
         Self { group, started: now, drift_ppm, paused_until: now, heard: HashMap::new(), was_whole: false }
     }
@@ -79,7 +83,14 @@ impl Process {
     }
 
     /// A client's request, answered at once if it can be.
-    pub fn serve(&mut self, now: Duration, caller: Caller, request: u64, message: &[u8], first: u32) -> Option<Vec<u8>> {
+    pub fn serve(
+        &mut self,
+        now: Duration,
+        caller: Caller,
+        request: u64,
+        message: &[u8],
+        first: u32,
+    ) -> Option<Vec<u8>> {
         let mut response = Response::default();
         match Request::decode(message) {
             Ok(Request::Command(Command { sequence, settled, request: inner, .. })) => {
@@ -136,7 +147,9 @@ impl Process {
                     let (is_piece, new) = (is_piece(&message), message.encode());
                     for to in receivers {
                         let found = said.iter_mut().find_map(|said| match said {
-                            Said::Peer { to: other, bytes, is_piece: false } if *other == to && !is_piece => Some(bytes),
+                            Said::Peer { to: other, bytes, is_piece: false } if *other == to && !is_piece => {
+                                Some(bytes)
+                            }
                             _ => None,
                         });
                         match found {

@@ -34,15 +34,48 @@ const CLIENTS: usize = 4;
 
 #[derive(Debug)]
 enum Event {
-    Peer { from: SlaveIndex, to: usize, life: u64, bytes: Vec<u8> },
-    Request { to: usize, life: u64, slot: usize, client: u128, request: u64, message: Vec<u8> },
+    Peer {
+        from: SlaveIndex,
+        to: usize,
+        life: u64,
+        bytes: Vec<u8>,
+    },
+    Request {
+        to: usize,
+        life: u64,
+        slot: usize,
+        client: u128,
+        request: u64,
+        message: Vec<u8>,
+    },
     /// A copy of a command that lay somewhere.
-    Ghost { to: usize, caller: (u128, AccountId, u64), message: Vec<u8> },
-    Answer { slot: usize, client: u128, from: usize, request: u64, bytes: Vec<u8> },
-    Sign { to: usize, client: u128 },
-    Turn { host: usize, life: u64 },
-    Client { slot: usize, client: u128 },
-    Restart { host: usize },
+    Ghost {
+        to: usize,
+        caller: (u128, AccountId, u64),
+        message: Vec<u8>,
+    },
+    Answer {
+        slot: usize,
+        client: u128,
+        from: usize,
+        request: u64,
+        bytes: Vec<u8>,
+    },
+    Sign {
+        to: usize,
+        client: u128,
+    },
+    Turn {
+        host: usize,
+        life: u64,
+    },
+    Client {
+        slot: usize,
+        client: u128,
+    },
+    Restart {
+        host: usize,
+    },
     Fault(Fault),
 }
 
@@ -139,15 +172,8 @@ impl World {
         };
         (0..count).for_each(|host| world.start(host));
         (0..CLIENTS).for_each(|slot| world.join(slot));
-        let faults = [
-            Fault::Crash,
-            Fault::Pause,
-            Fault::Partition,
-            Fault::Cut,
-            Fault::Death,
-            Fault::Sleep,
-            Fault::HandOver,
-        ];
+        let faults =
+            [Fault::Crash, Fault::Pause, Fault::Partition, Fault::Cut, Fault::Death, Fault::Sleep, Fault::HandOver];
         faults.into_iter().for_each(|fault| world.schedule_fault(fault));
         world
     }
@@ -242,7 +268,11 @@ impl World {
                         (pages.iter().map(name).collect(), others.iter().map(name).collect());
                     assert_eq!(mine, theirs, "slave {place} has other pages than slave 0");
                     let differs = pages.iter().zip(others).find(|(mine, theirs)| mine.data != theirs.data);
-                    assert!(differs.is_none(), "slave {place} has other bytes: {:?}", differs.map(|(page, _)| name(page)));
+                    assert!(
+                        differs.is_none(),
+                        "slave {place} has other bytes: {:?}",
+                        differs.map(|(page, _)| name(page))
+                    );
                 }
             }
         }
@@ -265,7 +295,11 @@ impl World {
             expected.sort_unstable();
             let is_fenced = process.group.state().is_fenced(client.incarnation);
             let owned: Vec<_> = owned.collect();
-            assert!(owned == expected || is_fenced && owned.is_empty(), "{}: {owned:?}, {expected:?}", client.describe());
+            assert!(
+                owned == expected || is_fenced && owned.is_empty(),
+                "{}: {owned:?}, {expected:?}",
+                client.describe()
+            );
         }
         for place in &directory.places {
             if let PlaceState::Used { account, .. } = place.state {
@@ -316,10 +350,13 @@ impl World {
     fn join(&mut self, slot: usize) {
         self.incarnations += 1;
         let incarnation = self.incarnations << 32 | slot as u128;
-        let (account, quota) =
-            if slot == 0 { (accounts().1, QUOTA) } else { (AccountId::NOBODY, u64::MAX) };
+        let (account, quota) = if slot == 0 { (accounts().1, QUOTA) } else { (AccountId::NOBODY, u64::MAX) };
         let client = Client::new(Incarnation(incarnation), account, quota, self.now);
-        if slot < self.clients.len() { self.clients[slot] = client } else { self.clients.push(client) }
+        if slot < self.clients.len() {
+            self.clients[slot] = client
+        } else {
+            self.clients.push(client)
+        }
         self.schedule(self.now, Event::Client { slot, client: incarnation });
     }
 
@@ -342,7 +379,8 @@ impl World {
             match said {
                 Said::Peer { to, bytes, is_piece } => {
                     let to = usize::from(to);
-                    let loss = if is_piece { self.weather.piece_loss.max(self.weather.loss) } else { self.weather.loss };
+                    let loss =
+                        if is_piece { self.weather.piece_loss.max(self.weather.loss) } else { self.weather.loss };
                     self.pieces += u64::from(is_piece);
                     let is_cut = self.unreached.contains(&(host, to));
                     if let Some(at) = self.arrival(is_cut, loss) {
@@ -377,7 +415,9 @@ impl World {
                         self.now - since >= nearly
                     })
                 };
-                let may = client.is_leaving() || self.silent.contains(&client.incarnation) || self.hosts.iter().any(is_silent);
+                let may = client.is_leaving()
+                    || self.silent.contains(&client.incarnation)
+                    || self.hosts.iter().any(is_silent);
                 assert!(may, "the lease of {:x} ended too early", client.incarnation.0);
             }
         }
@@ -389,7 +429,9 @@ impl World {
             println!("{:?} {}", self.now, &text[..text.len().min(160)]);
         }
         let place = match &event {
-            Event::Peer { to, .. } | Event::Request { to, .. } | Event::Ghost { to, .. } | Event::Sign { to, .. } => Some(*to),
+            Event::Peer { to, .. } | Event::Request { to, .. } | Event::Ghost { to, .. } | Event::Sign { to, .. } => {
+                Some(*to)
+            }
             Event::Turn { host, .. } => Some(*host),
             _ => None,
         };
@@ -496,7 +538,8 @@ impl World {
 
     /// No two live clients have the same place.
     fn check_disjoint(&self, slot: usize) {
-        let lives = |client: &Client| !client.is_gone && !client.is_fenced && !self.fenced.contains(&client.incarnation);
+        let lives =
+            |client: &Client| !client.is_gone && !client.is_fenced && !self.fenced.contains(&client.incarnation);
         let mine = &self.clients[slot];
         let is_taken = |extent: ExtentRef| {
             let mut others = self.clients.iter().zip(0..).filter(|(other, at)| *at != slot && lives(other));
@@ -640,7 +683,13 @@ impl World {
             let is_cut = match kind {
                 0 => false,
                 1 => from == host || to == host,
-                2 => if one_way { from == host } else { to == host },
+                2 => {
+                    if one_way {
+                        from == host
+                    } else {
+                        to == host
+                    }
+                }
                 3 => sides[from] != sides[to],
                 _ => self.rng.chance(0.3),
             };
