@@ -34,6 +34,7 @@ pub struct Process {
     pub paused_until: Duration,
     /// When each client that has a session was heard last.
     pub heard: HashMap<Incarnation, Duration>,
+    led_since: Option<Duration>,
     /// It has had all that the group has.
     was_whole: bool,
 }
@@ -64,7 +65,15 @@ impl Process {
         let group =
             Group::new(0, who, accounts().0, CAPACITY, lease, Duration::ZERO, seed).expect("a slave of the group");
         let group = group.with_settings(settings, Duration::ZERO).expect("settings that make sense");
-        Self { group, started: now, drift_ppm, paused_until: now, heard: HashMap::new(), was_whole: false }
+        Self {
+            group,
+            started: now,
+            drift_ppm,
+            paused_until: now,
+            heard: HashMap::new(),
+            led_since: None,
+            was_whole: false,
+        }
     }
 
     pub fn clock(&self, now: Duration) -> Duration {
@@ -78,8 +87,11 @@ impl Process {
         self.was_whole && self.group.status().standing != Standing::Blank
     }
 
-    pub fn started(&self) -> Duration {
-        self.started
+    /// Whether it has led, and not heard this client, for the length of a lease.
+    pub fn may_expire(&self, now: Duration, client: Incarnation, lease: Duration) -> bool {
+        let since = self.heard.get(&client).copied().unwrap_or(self.started);
+        let since = self.led_since.map(|led| led.max(since));
+        since.is_some_and(|since| now - since >= lease.mul_f64(0.97))
     }
 
     /// A client's request, answered at once if it can be.
@@ -139,6 +151,7 @@ impl Process {
     /// What the group wants, messages to one slave together.
     pub fn drain(&mut self, now: Duration) -> Vec<Said> {
         self.group.run_effects(self.clock(now));
+        self.led_since = if self.group.is_leader() { self.led_since.or(Some(now)) } else { None };
         let mut said: Vec<Said> = Vec::new();
         for output in self.group.take_outputs() {
             match output {

@@ -45,6 +45,8 @@ pub struct Weather {
     pub loss: f64,
     /// Of pieces of state.
     pub piece_loss: f64,
+    /// Pieces that take longer than that.
+    pub slow_pieces: f64,
     /// Messages that take much longer than others.
     pub late: f64,
     pub lateness: Duration,
@@ -83,6 +85,7 @@ impl Weather {
             latency: rng.pick(&[30 * US, 200 * US, MS, 4 * MS]),
             loss: rng.pick(&[0.0, 0.0, 0.01, 0.1]),
             piece_loss: rng.pick(&[0.0, 0.0, 0.1, 0.5]),
+            slow_pieces: rng.pick(&[0.0, 0.0, 0.2, 0.6]),
             late: rng.pick(&[0.0, 0.01, 0.1]),
             lateness: rng.pick(&[5 * MS, 50 * MS, 400 * MS]),
             turn: rng.pick(&[200 * US, MS, 3 * MS]),
@@ -111,6 +114,7 @@ impl Weather {
             latency: self.latency.min(MS),
             loss: 0.0,
             piece_loss: 0.0,
+            slow_pieces: 0.0,
             late: 0.0,
             crash: None,
             pause: None,

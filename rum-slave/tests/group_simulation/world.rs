@@ -118,7 +118,7 @@ pub struct World {
     incarnations: u128,
     value: u64,
     requests: u64,
-    /// Clients that some slave did not hear for the length of a lease, or that left.
+    /// Clients that some leader did not hear for the length of a lease, or that left.
     silent: HashSet<Incarnation>,
     fenced: HashSet<Incarnation>,
     phase: Phase,
@@ -199,6 +199,8 @@ impl World {
         self.run_until(end, Self::is_empty);
         assert!(self.is_empty(), "all clients are gone, but not what they had: {}", self.describe());
         self.check_equal();
+        self.check_owners();
+        self.check_unowned();
     }
 
     /// Clients got their answers, and all slaves have everything.
@@ -311,6 +313,15 @@ impl World {
         assert!(directory.names.len() <= NAMES);
     }
 
+    /// Nothing is reserved but for named objects.
+    fn check_unowned(&self) {
+        let Some(process) = &self.hosts[0].process else { return };
+        let directory = process.group.state().directory();
+        let named: usize = directory.names.iter().map(|(_, _, extents)| extents.len()).sum();
+        let reserved = process.group.state().store().quota().reserved();
+        assert_eq!(reserved, named as u64, "what clients had that are gone is not free: {directory:?}");
+    }
+
     fn schedule(&mut self, at: Duration, event: Event) {
         self.number += 1;
         self.events.push(Reverse((at, self.number)));
@@ -383,7 +394,10 @@ impl World {
                         if is_piece { self.weather.piece_loss.max(self.weather.loss) } else { self.weather.loss };
                     self.pieces += u64::from(is_piece);
                     let is_cut = self.unreached.contains(&(host, to));
-                    if let Some(at) = self.arrival(is_cut, loss) {
+                    if let Some(mut at) = self.arrival(is_cut, loss) {
+                        if is_piece && self.rng.chance(self.weather.slow_pieces) {
+                            at += self.rng.around(self.weather.lateness);
+                        }
                         let life = self.hosts[to].life;
                         self.schedule(at, Event::Peer { from: self.slaves[host], to, life, bytes });
                     }
@@ -408,12 +422,9 @@ impl World {
         for client in &self.clients {
             if process.group.state().is_fenced(client.incarnation) && self.fenced.insert(client.incarnation) {
                 self.expired += 1;
-                let nearly = self.weather.lease.mul_f64(0.97);
+                let lease = self.weather.lease;
                 let is_silent = |host: &Host| {
-                    host.process.as_ref().is_some_and(|process| {
-                        let since = process.heard.get(&client.incarnation).copied().unwrap_or(process.started());
-                        self.now - since >= nearly
-                    })
+                    host.process.as_ref().is_some_and(|process| process.may_expire(self.now, client.incarnation, lease))
                 };
                 let may = client.is_leaving()
                     || self.silent.contains(&client.incarnation)
@@ -471,10 +482,8 @@ impl World {
         let Weather { lease, room, .. } = self.weather;
         let now = self.now;
         if let Some(process) = &mut self.hosts[host].process {
-            let nearly = lease.mul_f64(0.97);
-            let since = |client: &Incarnation| process.heard.get(client).copied().unwrap_or(process.started());
             let known = self.clients.iter().map(|client| client.incarnation);
-            self.silent.extend(known.filter(|client| now - since(client) >= nearly));
+            self.silent.extend(known.filter(|client| process.may_expire(now, *client, lease)));
             process.turn(now, lease, room);
         }
         self.drain(host);
@@ -484,10 +493,10 @@ impl World {
     fn hear(&mut self, host: usize, client: Incarnation) {
         let now = self.now;
         let Some(process) = &mut self.hosts[host].process else { return };
-        let since = process.heard.insert(client, now).unwrap_or(process.started());
-        if now - since >= self.weather.lease.mul_f64(0.97) {
+        if process.may_expire(now, client, self.weather.lease) {
             self.silent.insert(client);
         }
+        process.heard.insert(client, now);
     }
 
     fn on_peer(&mut self, from: SlaveIndex, to: usize, life: u64, bytes: &[u8]) {
