@@ -88,6 +88,8 @@ pub struct Group {
     heard: Vec<Duration>,
     led_since: Option<Duration>,
     lease: Duration,
+    /// Leases that another leader may have renewed have not run out before.
+    leases_begin_anew: Duration,
     next_lease_check: Duration,
     /// Clients without a session here: when their lease runs out.
     silent: HashMap<Incarnation, Duration>,
@@ -126,6 +128,7 @@ impl Group {
             led_since: None,
             slaves,
             lease,
+            leases_begin_anew: now,
             next_lease_check: now,
             silent: HashMap::new(),
             expiring: HashSet::new(),
@@ -327,7 +330,7 @@ impl Group {
         let mut over = Vec::new();
         for client in state.clients().filter(|&client| !has_session(client)) {
             let end = *silent.entry(client).or_insert(now + self.lease);
-            if now >= end && !expiring.contains(&client) {
+            if now >= end.max(self.leases_begin_anew) && !expiring.contains(&client) {
                 over.push(client);
             }
         }
@@ -388,6 +391,7 @@ impl Group {
                 }
                 Effect::BecameLeader { .. } => {
                     self.led_since = Some(now);
+                    self.leases_begin_anew = now + self.lease;
                     self.silent.clear();
                     self.expiring.clear();
                     tracing::info!("group {}: this slave leads", self.number);
