@@ -88,7 +88,7 @@ if [[ $(id -u) != 0 ]]; then
     skip "tests over network namespaces, packet sockets and full userfaultfd: they need root, and pass without running"
 fi
 
-demo "demo over vhost-user"
+demo "demo over vhost-user, with a slave killed" --kill
 if [[ $(id -u) == 0 ]]; then
     demo "demo over raw Ethernet" --ethernet
 else

@@ -38,6 +38,31 @@ fn few_records_are_enough_for_a_demo() {
 }
 
 #[test]
+fn a_slave_may_die_in_the_middle_of_a_demo() {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_rum"));
+    command.args(["demo", "--kill", "--memory", "128M", "--records", "20000"]);
+    let output = command.output().unwrap();
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert_eq!(said.lines().last(), Some("demo: ok"), "{said}{}", String::from_utf8_lossy(&output.stderr));
+    for part in ["3 of them keep each page", "same, slave killed", "longest stall", "it had all pages again"] {
+        assert!(said.contains(part), "{part} in {said}");
+    }
+}
+
+#[test]
+fn nobody_may_die_who_keeps_pages_alone() {
+    for (arguments, why) in [
+        (&["--kill", "--rf", "1"][..], "demo: FAILED: --kill needs --rf 3 or 5"),
+        (&["--rf", "5"], "demo: FAILED: 3 slaves cannot keep each page 5 times: expected --slaves 5 or more"),
+    ] {
+        let output = Command::new(env!("CARGO_BIN_EXE_rum")).arg("demo").args(arguments).output().unwrap();
+        let said = String::from_utf8_lossy(&output.stdout);
+        assert!(said.lines().last().is_some_and(|line| line.starts_with(why)), "{said}");
+        assert_eq!(output.status.code(), Some(1));
+    }
+}
+
+#[test]
 fn a_program_that_fails_fails_the_demo() {
     for (run, why) in [
         ("exit 9", "demo: FAILED: far, all local ended with exit status: 9"),

@@ -109,11 +109,11 @@ fn the_command_sees_its_grid_and_gives_its_exit_code() {
     let said = text(&output.stdout);
     let lines: Vec<&str> = said.lines().collect();
     assert_eq!(lines[0], "1572864");
-    assert_eq!(lines[1], "ip,mac,link,name,memory");
-    assert!(lines[2].starts_with("127.0.0.1,02:00:00:00:00:01,\"vhost:") && lines[2].ends_with(",slave-0,64M"));
-    assert!(lines[3].starts_with("127.0.0.1,02:00:00:00:00:01,\"vhost:") && lines[3].ends_with(",slave-1,64M"));
-    assert_eq!(lines[4..], ["700"]);
-    let machines = rum_core::config::parse_machines("m", lines[1..4].join("\n").as_bytes(), None).unwrap();
+    assert_eq!(lines[1..3], ["# rf=1", "ip,mac,link,name,memory"]);
+    assert!(lines[3].starts_with("127.0.0.1,02:52:55:4d:00:01,\"vhost:") && lines[3].ends_with(",slave-0,64M"));
+    assert!(lines[4].starts_with("127.0.0.1,02:52:55:4d:00:02,\"vhost:") && lines[4].ends_with(",slave-1,64M"));
+    assert_eq!(lines[5..], ["700"]);
+    let machines = rum_core::config::parse_machines("m", lines[1..5].join("\n").as_bytes(), None).unwrap();
     assert_eq!(machines.len(), 2);
     assert_eq!(bench.slaves().len(), 2);
     bench.assert_all_gone();

@@ -35,9 +35,9 @@ fn a_program_does_not_notice_that_its_slaves_are_killed_one_after_the_other() {
     let seed = seed();
     let mut dice = Dice::new(seed);
     let mut grid = VhostGrid::replicated((3, 3), MEMORY, LONG_LEASE);
-    let mut client = client("work", &grid.machines(), 1, &[("seed", seed.to_string()), ("seconds", "12".to_owned())]);
+    let mut client = client("work", &grid.machines(), 1, &[("seed", seed.to_string()), ("seconds", "9".to_owned())]);
     client.hear("working");
-    let end = Instant::now() + Duration::from_secs(10);
+    let end = Instant::now() + Duration::from_secs(7);
     let mut killed = 0;
     while Instant::now() < end {
         let victim = dice.below(3);
