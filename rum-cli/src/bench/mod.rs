@@ -10,6 +10,7 @@ mod fault_latency;
 mod figure;
 mod locality;
 mod metadata;
+mod replication;
 mod resident;
 mod stage;
 mod stats;
@@ -39,6 +40,9 @@ const BENCHES: &[Bench] = &[
     Bench { id: "R2", measure: throughput::measure },
     Bench { id: "R3", measure: locality::measure },
     Bench { id: "R5", measure: swap::measure },
+    Bench { id: "R6", measure: replication::memory },
+    Bench { id: "R7", measure: replication::quorum },
+    Bench { id: "R8", measure: replication::recovery },
     Bench { id: "R9", measure: transport::loss },
     Bench { id: "R10", measure: metadata::measure },
     Bench { id: "R11", measure: resident::measure },
@@ -51,7 +55,7 @@ const BENCHES: &[Bench] = &[
 
 #[derive(clap::Args)]
 pub struct Arguments {
-    /// The figures to measure: R1 R2 R3 R5 R9 R10 R11 R12, and of the transport T1 T2 T3 T4; all without
+    /// The figures to measure: R1 R2 R3 R5 R6 R7 R8 R9 R10 R11 R12, and of the transport T1 T2 T3 T4; all without
     ids: Vec<String>,
     /// One JSON object a line instead of a table
     #[arg(long)]

@@ -131,6 +131,16 @@ impl Stage {
         )
     }
 
+    /// The slave's process.
+    pub fn slave_pid(&self) -> i32 {
+        self.slaves.pids().first().map_or(0, |pid| pid.as_raw())
+    }
+
+    /// Signals that end the bench.
+    pub fn signals(&self) -> &Signals {
+        &self.signals
+    }
+
     /// A directory for sockets, removed at the end.
     pub fn folder(&self) -> &Path {
         self.folder.path()

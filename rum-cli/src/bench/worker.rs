@@ -9,7 +9,9 @@ use rum_core::{
 };
 use rum_net::port::vhost_user::{BindError, ConnectError};
 
-use super::{bare, fault_latency, locality, metadata, resident, stage::Measured, swap, throughput, transport, zram};
+use super::{
+    bare, fault_latency, locality, metadata, replication, resident, stage::Measured, swap, throughput, transport, zram,
+};
 
 /// Why a worker failed.
 #[derive(Debug, thiserror::Error)]
@@ -68,6 +70,10 @@ fn dispatch(name: &str, arguments: &[&str]) -> Result<Measured, WorkerError> {
         ("zram", [disk_bytes, limit_bytes]) => zram::keeper(disk_bytes, limit_bytes),
         ("metadata", [engine, kind]) => metadata::worker(parse(engine)?, kind),
         ("resident", [engine]) => resident::worker(parse(engine)?),
+        ("store", [slave]) => replication::store_worker(slave),
+        ("four-slaves", [folder]) => replication::host_slaves(folder.as_ref()),
+        ("quorum", [folder]) => replication::quorum_worker(folder.as_ref()),
+        ("hold", [machines]) => replication::hold_worker(machines.as_ref()),
         ("host", []) => transport::hosts::keep(None),
         ("host", [peer, cables]) => {
             transport::hosts::keep(Some((peer, cables.parse().map_err(|_| WorkerError::Usage)?)))
