@@ -13,6 +13,8 @@
 
 mod checker;
 mod client;
+mod end;
+mod faults;
 mod host;
 mod weather;
 mod world;

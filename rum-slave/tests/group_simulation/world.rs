@@ -10,17 +10,14 @@ use paxos::Settings;
 use rum_net::{placement::SlaveIndex, rpc::Incarnation, wire::message::ExtentRef};
 use rum_slave::{
     account::AccountId,
-    group::{
-        Caller,
-        image::{PageImage, PlaceState},
-        message::PeerMessage,
-    },
+    group::{Caller, message::PeerMessage},
 };
 
 use crate::{
     checker::Checker,
-    client::{Client, NAMES},
-    host::{CAPACITY, Host, Process, QUOTA, Said, accounts},
+    client::Client,
+    faults::Fault,
+    host::{Host, Process, QUOTA, Said, accounts},
     weather::{MS, Rng, Weather, draw_settings},
 };
 
@@ -30,10 +27,10 @@ const SICK_FOR: Duration = Duration::from_millis(2500);
 const WELL_FOR: Duration = Duration::from_millis(300);
 /// How long it may take until all is done, once everything is well.
 const DONE_WITHIN: Duration = Duration::from_secs(8);
-const CLIENTS: usize = 4;
+pub const CLIENTS: usize = 4;
 
 #[derive(Debug)]
-enum Event {
+pub enum Event {
     Peer {
         from: SlaveIndex,
         to: usize,
@@ -80,18 +77,7 @@ enum Event {
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Fault {
-    Crash,
-    Pause,
-    Partition,
-    Cut,
-    Death,
-    Sleep,
-    HandOver,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Phase {
+pub enum Phase {
     Sick,
     Well,
     Verify,
@@ -103,16 +89,16 @@ pub struct World {
     pub weather: Weather,
     pub settings: Settings,
     pub checker: Checker,
-    hosts: Vec<Host>,
+    pub hosts: Vec<Host>,
     slaves: Vec<SlaveIndex>,
-    clients: Vec<Client>,
+    pub clients: Vec<Client>,
     events: BinaryHeap<Reverse<(Duration, u64)>>,
     content: HashMap<u64, Event>,
     number: u64,
     /// By sender and receiver.
-    unreached: HashSet<(usize, usize)>,
+    pub unreached: HashSet<(usize, usize)>,
     /// Clients and slaves that do not hear each other.
-    cut: HashSet<(usize, usize)>,
+    pub cut: HashSet<(usize, usize)>,
     /// Requests that slaves have not answered: slave, its life, client.
     asked: HashMap<u64, (usize, u64, usize, u128)>,
     incarnations: u128,
@@ -245,84 +231,7 @@ impl World {
         hosts + &clients
     }
 
-    /// All slaves have the same directory and pages, and as much is reserved as is owned.
-    fn check_equal(&self) {
-        let mut first: Option<(Vec<u8>, Vec<PageImage>)> = None;
-        for (host, place) in self.hosts.iter().zip(0..) {
-            let Some(process) = &host.process else { panic!("{place} is down") };
-            let state = process.group.state();
-            let mut directory = state.directory();
-            directory.names.sort();
-            let used = |place: &&rum_slave::group::image::PlaceImage| matches!(place.state, PlaceState::Used { .. });
-            let used = directory.places.iter().filter(used).count() as u64;
-            assert_eq!(state.store().quota().reserved(), used, "{place} counts wrongly what is reserved");
-            let mut pages = Vec::new();
-            state.store().pages_since(0, &mut (0, 0), usize::MAX, &mut |page| pages.push(page));
-            let present = pages.iter().filter(|page| page.data.is_some()).count() as u64;
-            assert_eq!(state.store().used_pages(), present, "{place} counts wrongly what is used");
-            let directory_bytes = postcard::to_stdvec(&directory).expect("an image");
-            match &first {
-                None => first = Some((directory_bytes, pages)),
-                Some((bytes, others)) => {
-                    assert!(*bytes == directory_bytes, "slave {place} has another directory: {directory:?}");
-                    let name = |page: &PageImage| (page.index, page.generation, page.page, page.slot);
-                    let (mine, theirs): (Vec<_>, Vec<_>) =
-                        (pages.iter().map(name).collect(), others.iter().map(name).collect());
-                    assert_eq!(mine, theirs, "slave {place} has other pages than slave 0");
-                    let differs = pages.iter().zip(others).find(|(mine, theirs)| mine.data != theirs.data);
-                    assert!(
-                        differs.is_none(),
-                        "slave {place} has other bytes: {:?}",
-                        differs.map(|(page, _)| name(page))
-                    );
-                }
-            }
-        }
-    }
-
-    /// Clients own what they think they own, and nothing else.
-    fn check_owners(&self) {
-        let Some(process) = &self.hosts[0].process else { return };
-        let directory = process.group.state().directory();
-        let mut by_account: HashMap<AccountId, u64> = HashMap::new();
-        for client in self.clients.iter().filter(|client| !client.is_gone && !client.is_fenced) {
-            let mut expected: Vec<(u32, u32)> =
-                client.extents().map(|extent| (extent.index, extent.generation)).collect();
-            let owned = directory.places.iter().zip(0..).filter_map(|(place, index)| match &place.state {
-                PlaceState::Used { client: Some(owner), .. } if *owner == client.incarnation.0 => {
-                    Some((index, place.generation))
-                }
-                _ => None,
-            });
-            expected.sort_unstable();
-            let is_fenced = process.group.state().is_fenced(client.incarnation);
-            let owned: Vec<_> = owned.collect();
-            assert!(
-                owned == expected || is_fenced && owned.is_empty(),
-                "{}: {owned:?}, {expected:?}",
-                client.describe()
-            );
-        }
-        for place in &directory.places {
-            if let PlaceState::Used { account, .. } = place.state {
-                *by_account.entry(account).or_default() += 1;
-            }
-        }
-        assert!(by_account.values().sum::<u64>() <= CAPACITY, "{by_account:?}");
-        assert!(by_account.get(&accounts().1).is_none_or(|held| *held <= QUOTA), "{by_account:?}");
-        assert!(directory.names.len() <= NAMES);
-    }
-
-    /// Nothing is reserved but for named objects.
-    fn check_unowned(&self) {
-        let Some(process) = &self.hosts[0].process else { return };
-        let directory = process.group.state().directory();
-        let named: usize = directory.names.iter().map(|(_, _, extents)| extents.len()).sum();
-        let reserved = process.group.state().store().quota().reserved();
-        assert_eq!(reserved, named as u64, "what clients had that are gone is not free: {directory:?}");
-    }
-
-    fn schedule(&mut self, at: Duration, event: Event) {
+    pub fn schedule(&mut self, at: Duration, event: Event) {
         self.number += 1;
         self.events.push(Reverse((at, self.number)));
         self.content.insert(self.number, event);
@@ -605,105 +514,6 @@ impl World {
             if let Some(at) = self.arrival(self.cut.contains(&(slot, to)), self.weather.loss) {
                 let (request, message) = (sent.request, sent.message);
                 self.schedule(at, Event::Request { to, life, slot, client, request, message });
-            }
-        }
-    }
-
-    fn mean(&self, fault: Fault) -> Option<Duration> {
-        let Weather { crash, pause, partition, cut, death, sleep, hand_over, .. } = self.weather;
-        match fault {
-            Fault::Crash => crash,
-            Fault::Pause => pause,
-            Fault::Partition => partition,
-            Fault::Cut => cut,
-            Fault::Death => death,
-            Fault::Sleep => sleep,
-            Fault::HandOver => hand_over,
-        }
-    }
-
-    fn schedule_fault(&mut self, fault: Fault) {
-        if let Some(mean) = self.mean(fault) {
-            let at = self.now + self.rng.around(mean);
-            self.schedule(at, Event::Fault(fault));
-        }
-    }
-
-    fn on_fault(&mut self, fault: Fault) {
-        if self.mean(fault).is_none() {
-            return;
-        }
-        let (now, weather) = (self.now, self.weather);
-        let (host, slot) = (self.rng.below(self.hosts.len()), self.rng.below(CLIENTS));
-        match fault {
-            Fault::Crash => self.crash(host),
-            Fault::Pause => {
-                let until = now + self.rng.around(weather.paused);
-                if let Some(process) = &mut self.hosts[host].process {
-                    process.paused_until = until;
-                }
-            }
-            Fault::Partition => self.part(host),
-            Fault::Cut => {
-                self.cut.clear();
-                for host in 0..self.hosts.len() {
-                    if self.rng.chance(0.4) {
-                        self.cut.insert((slot, host));
-                    }
-                }
-            }
-            Fault::Death => self.clients[slot].is_gone = true,
-            Fault::Sleep => self.clients[slot].asleep_until = now + self.rng.around(weather.slept),
-            Fault::HandOver => {
-                if let Some(process) = &mut self.hosts[host].process
-                    && process.paused_until <= now
-                {
-                    let clock = process.clock(now);
-                    process.group.hand_over(clock);
-                }
-            }
-        }
-        self.schedule_fault(fault);
-    }
-
-    /// Ends a process, unless more than a minority would have forgotten what it knew.
-    fn crash(&mut self, host: usize) {
-        let remember = |(place, other): (usize, &mut Host)| {
-            place != host && other.process.as_mut().is_some_and(Process::remembers)
-        };
-        let others = self.hosts.iter_mut().enumerate().map(remember).filter(|remembers| *remembers).count();
-        if self.hosts[host].process.is_none() || others <= self.hosts.len() / 2 {
-            return;
-        }
-        self.crashes += 1;
-        self.hosts[host].process = None;
-        let at = self.now + self.rng.around(self.weather.down);
-        self.schedule(at, Event::Restart { host });
-    }
-
-    /// Draws another partition, or none.
-    fn part(&mut self, host: usize) {
-        self.unreached.clear();
-        let hosts = self.hosts.len();
-        let kind = self.rng.below(5);
-        let one_way = self.rng.chance(0.5);
-        let sides: Vec<bool> = (0..hosts).map(|_| self.rng.chance(0.5)).collect();
-        for (from, to) in (0..hosts).flat_map(|from| (0..hosts).map(move |to| (from, to))) {
-            let is_cut = match kind {
-                0 => false,
-                1 => from == host || to == host,
-                2 => {
-                    if one_way {
-                        from == host
-                    } else {
-                        to == host
-                    }
-                }
-                3 => sides[from] != sides[to],
-                _ => self.rng.chance(0.3),
-            };
-            if is_cut && from != to {
-                self.unreached.insert((from, to));
             }
         }
     }
