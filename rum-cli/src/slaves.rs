@@ -294,6 +294,10 @@ impl Slaves {
             slaves.add(Slave::spawn(number, directory, link, &memory, machines, Place::Here)?);
         }
         slaves.wait_until_ready(signals)?;
+        if factor > 1 {
+            // Until all have a vote, none may go.
+            slaves.slaves.iter_mut().try_for_each(|slave| slave.wait_for(RECOVERED, signals).map(drop))?;
+        }
         Ok((slaves, path))
     }
 

@@ -134,7 +134,9 @@ pub fn host_slaves(folder: &Path) -> Result<Measured, WorkerError> {
     println!("{}", worker_ready());
     std::io::stdout().flush()?;
     loop {
-        slaves.iter_mut().for_each(|slave| drop(slave.step(Instant::now())));
+        for slave in &mut slaves {
+            slave.step(Instant::now());
+        }
     }
 }
 

@@ -150,6 +150,8 @@ impl VhostGrid {
         std::fs::write(&path, grid.machines().replace(';', "\n")).expect("a file");
         grid.slaves.iter_mut().for_each(|slave| slave.grid = Some(path.clone()));
         grid.slaves.iter_mut().for_each(SlaveProcess::start);
+        // Until all have a vote, none may go.
+        grid.slaves.iter_mut().for_each(SlaveProcess::recover);
         grid
     }
 
