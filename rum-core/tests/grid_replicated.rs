@@ -13,13 +13,16 @@ use grid_common::{
     dice::{Dice, seed},
     far::Far,
     holder::{hold_data, hold_nothing},
-    local_grid::{LONG_LEASE, VhostGrid, client, join_as_told, play_slave},
+    local_grid::{LONG_LEASE, VhostGrid, client, config, join_as_told, play_slave},
     player::{number, role, say},
     shadow::{self, Plan},
     wait_for,
 };
 use nix::sys::signal::Signal;
-use rum_core::grid::{Grid, ObjectHash};
+use rum_core::{
+    config::Config,
+    grid::{Grid, ObjectHash},
+};
 
 const MEMORY: usize = 96 * MIB;
 const LONGEST: Duration = Duration::from_secs(120);
@@ -56,6 +59,21 @@ fn a_program_does_not_notice_that_its_slaves_are_killed_one_after_the_other() {
 }
 
 #[test]
+fn who_is_told_another_replication_factor_than_the_slaves_says_what_to_do() {
+    let _turn = Turn::wait();
+    let join = |machines, replication_factor| {
+        let config = Config { replication_factor, ..config(machines, MIB, None) };
+        Grid::join(config).expect_err("no grid").to_string()
+    };
+    let grid = VhostGrid::replicated((3, 3), MEMORY, LONG_LEASE);
+    let said = join(grid.machine_list(), 1);
+    assert!(said.contains("replicates its pages") && said.contains("# rf=N"), "{said}");
+    let grid = VhostGrid::start(3, MEMORY);
+    let said = join(grid.machine_list(), 3);
+    assert!(said.contains("says rf=3: start it with --machines"), "{said}");
+}
+
+#[test]
 fn slaves_that_hang_are_done_without() {
     let _turn = Turn::wait();
     let seed = seed();
@@ -80,7 +98,7 @@ fn a_client_joins_and_works_while_a_slave_is_dead() {
         drop(grid.join(MIB));
         grid.slaves[dead].kill();
         let grid = grid.join(MIB);
-        shadow::run(&grid, Plan { seed: seed(), bytes: 8 * MIB, ops: 20_000, far_one_in: 10 });
+        shadow::run(&grid, Plan { seed: seed(), bytes: 8 * MIB, ops: 5_000, far_one_in: 10 });
     }
 }
 
@@ -90,7 +108,7 @@ fn a_slave_that_stays_dead_is_done_without() {
     let _turn = Turn::wait();
     for dead in 0..3 {
         let mut grid = VhostGrid::replicated((3, 3), MEMORY, LONG_LEASE);
-        let arguments = [("seed", seed().to_string()), ("seconds", "3".to_owned())];
+        let arguments = [("seed", seed().to_string()), ("seconds", "2".to_owned())];
         let mut client = client("work", &grid.machines(), 1, &arguments);
         client.hear("working");
         std::thread::sleep(Duration::from_millis(500));

@@ -28,6 +28,8 @@ use crate::{
 
 /// The name of the key with which slaves open sessions with each other.
 pub const PEER_KEY: &str = "grid";
+/// Slaves that are idle say no more to each other at a time: no reason to stay awake.
+const SIGN_OF_LIFE_BYTES: usize = 512;
 /// How long a slave that ends waits for others to lead in its place.
 const HAND_OVER: Duration = Duration::from_millis(500);
 
@@ -193,10 +195,6 @@ impl Replication {
             Ok(Request::Command(command)) => self.command(asker, client, command, responder),
             Ok(Request::Ask { group, request }) => self.ask(client, group, request, responder.response()),
             Ok(Request::Peer { sender, messages }) => self.peer(client, sender, messages, responder.response()),
-            Ok(Request::Stat) => {
-                let stat = self.stat();
-                stat.encode_response(&mut responder.response().head);
-            }
             Ok(Request::Describe) => {
                 let json = self.describe().to_json();
                 let response = &mut responder.response().head;
@@ -237,7 +235,7 @@ impl Replication {
 
     fn ask(&mut self, client: Incarnation, group: u16, request: &[u8], response: &mut Response) {
         self.was_asked = true;
-        let (now, caller, stat) = (self.now(), self.caller(client), self.stat());
+        let (now, caller, stat) = (self.now(), self.caller(client), self.about());
         let Some((group, caller)) = self.groups.iter_mut().find(|g| g.number() == group).zip(caller) else {
             return encode_not_leader(None, &mut response.head);
         };
@@ -260,6 +258,7 @@ impl Replication {
             return self.status(Status::Malformed, response);
         }
         encode_status(Status::Ok, &mut response.head);
+        self.was_asked |= messages.len() > SIGN_OF_LIFE_BYTES;
         for message in all {
             self.handle(sender, message);
         }
@@ -288,10 +287,11 @@ impl Replication {
         }
     }
 
-    /// Does what is due, and takes and sends messages. Returns whether there was anything that a client waits for.
+    /// Does what is due, and takes and sends messages. Returns whether there was anything that a client may wait for.
     pub fn step(&mut self, now: Instant) -> bool {
         let mut come = Vec::new();
-        let mut worked = self.peers.poll(now, &mut |slave, message| come.push((slave, message)));
+        self.peers.poll(now, &mut |slave, message| come.push((slave, message)));
+        let mut worked = std::mem::take(&mut self.was_asked);
         for (slave, message) in come {
             self.handle(slave, message);
         }
@@ -304,7 +304,6 @@ impl Replication {
         }
         self.run_effects();
         self.peers.send();
-        worked |= std::mem::take(&mut self.was_asked);
         worked
     }
 
@@ -314,7 +313,8 @@ impl Replication {
             return None;
         }
         self.is_recovering = false;
-        Some((self.stat().used_pages * PAGE_BYTES as u64, self.now()))
+        let pages: u64 = self.groups.iter().map(|group| group.state().store().used_pages()).sum();
+        Some((pages * PAGE_BYTES as u64, self.now()))
     }
 
     /// Answers for requests that were kept.
@@ -364,15 +364,14 @@ impl Replication {
         }
     }
 
-    /// What this slave says of itself: of all its parts in groups.
-    pub fn stat(&self) -> Stat {
-        let sum = |of: &dyn Fn(&Group) -> u64| self.groups.iter().map(of).sum();
+    /// What a group says of itself is said of this slave, too.
+    fn about(&self) -> Stat {
         Stat {
             incarnation: self.incarnation,
-            capacity_extents: sum(&|group| group.capacity()),
-            reserved_extents: sum(&|group| group.state().store().quota().reserved()),
-            used_pages: sum(&|group| group.state().store().used_pages()),
-            sessions: self.sessions.values().map(|session| session.open as u64).sum(),
+            capacity_extents: 0,
+            reserved_extents: 0,
+            used_pages: 0,
+            sessions: self.sessions.len() as u64,
             lease: self.lease,
         }
     }

@@ -197,10 +197,11 @@ impl Slave {
         let mut idle = Idle::new(self.options.poll);
         while !stop.is_set() {
             let now = Instant::now();
-            if self.step(now) {
-                if let Some(line) = self.news() {
-                    say(&line);
-                }
+            let worked = self.step(now);
+            if let Some(line) = self.news() {
+                say(&line);
+            }
+            if worked {
                 idle.worked();
                 continue;
             }

@@ -14,7 +14,7 @@ use rum_net::{
     station::LinkError,
     wire::{
         hello::Verdict,
-        message::{REQUEST_HEAD_BYTES, Stat, encode_stat},
+        message::{REQUEST_HEAD_BYTES, ResponseError, Stat, Status, encode_stat},
     },
 };
 
@@ -126,7 +126,7 @@ fn finish(config: Config, fabric: Fabric) -> Result<Grid, JoinError> {
         factor => Box::new(Replicated::new(fabric, &placement, factor)),
     };
     reach_all(&mut *transport, &config.machines)?;
-    let capacity = capacity_extents(&mut *transport, &config.machines)? * EXTENT_BYTES;
+    let capacity = capacity_extents(&mut *transport, &config.machines, config.replication_factor)? * EXTENT_BYTES;
     let keep_alive = transport.keep_alive().period();
     let region_bytes = capacity.saturating_mul(4).clamp(MIN_REGION_BYTES, MAX_REGION_BYTES);
     let (memory, pending) = fault::start(config.engine, region_bytes, FRAMES)?;
@@ -161,8 +161,21 @@ fn finish(config: Config, fabric: Fabric) -> Result<Grid, JoinError> {
     })
 }
 
+/// A slave that replicates is asked otherwise than one that does not: each refuses what is meant for the other.
+fn not_understood(error: &ResponseError, factor: usize) -> String {
+    match (error, factor) {
+        (ResponseError::Refused(Status::Unsupported), 1) => {
+            "this slave replicates its pages: give machines.csv the line `# rf=N` that the slaves' file has".to_owned()
+        }
+        (ResponseError::Refused(Status::Unsupported), _) => format!(
+            "this slave replicates nothing, but machines.csv says rf={factor}: start it with --machines and this file"
+        ),
+        _ => error.to_string(),
+    }
+}
+
 /// Asks every slave, or the leader of every group, how much memory there is, and learns how long leases are.
-fn capacity_extents(transport: &mut dyn Reach, machines: &[Machine]) -> Result<usize, JoinError> {
+fn capacity_extents(transport: &mut dyn Reach, machines: &[Machine], factor: usize) -> Result<usize, JoinError> {
     let mut capacity = 0;
     for (slave, machine) in machines.iter().enumerate() {
         let link = || machine.link.to_string();
@@ -171,7 +184,7 @@ fn capacity_extents(transport: &mut dyn Reach, machines: &[Machine]) -> Result<u
             .call_alone(slave as u16, encode_stat(&mut message), REACH_PATIENCE)
             .ok_or_else(|| JoinError::Unreachable { link: link(), waited: REACH_PATIENCE })?;
         let stat = Stat::decode_response(&answer)
-            .map_err(|error| JoinError::Protocol { link: link(), why: error.to_string() })?;
+            .map_err(|error| JoinError::Protocol { link: link(), why: not_understood(&error, factor) })?;
         capacity += stat.capacity_extents as usize;
         transport.keep_alive().renew_within(stat.lease);
     }

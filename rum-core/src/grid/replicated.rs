@@ -185,6 +185,8 @@ impl Replicated {
         let group = &mut self.groups[group];
         match named {
             Some(named) => group.leader = named,
+            // It leads, and takes nothing more at the moment.
+            None if leader == Some(by) => {}
             // Many operations may find the same: the first of them moves on.
             None if group.leader == by || is_lost => group.leader = group.after(by),
             None => {}

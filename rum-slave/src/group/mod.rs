@@ -110,8 +110,8 @@ impl Group {
     ) -> Option<Self> {
         let seat = slaves.iter().position(|&slave| slave == me)?;
         let seat = MemberId::new(seat as u8)?;
-        let mut capacities = vec![u64::MAX; slaves.len()];
-        capacities[usize::from(seat.get())] = capacity;
+        // Until the others have said otherwise.
+        let capacities = vec![capacity; slaves.len()];
         Some(Self {
             number,
             seat,
@@ -317,7 +317,10 @@ impl Group {
 
     /// A session of a client has ended, by its own wish or because it was silent for the length of a lease.
     pub fn session_ended(&mut self, client: Incarnation, now: Duration) {
-        self.silent.insert(client, now);
+        // A new leader lets all leases begin anew.
+        if self.is_leader() && self.state.has_lease(client) {
+            self.silent.insert(client, now);
+        }
     }
 
     fn check_leases(&mut self, now: Duration, has_session: &dyn Fn(Incarnation) -> bool) {
@@ -325,8 +328,8 @@ impl Group {
             return;
         }
         let Self { state, silent, expiring, .. } = self;
-        silent.retain(|&client, _| !has_session(client));
-        expiring.retain(|&client| !has_session(client));
+        silent.retain(|&client, _| state.has_lease(client) && !has_session(client));
+        expiring.retain(|&client| state.has_lease(client) && !has_session(client));
         let mut over = Vec::new();
         for client in state.clients().filter(|&client| !has_session(client)) {
             let end = *silent.entry(client).or_insert(now + self.lease);

@@ -209,10 +209,9 @@ impl Peers {
         }
     }
 
-    /// Receives and sends; gives `sink` each message that has come. Returns whether one has.
-    pub fn poll(&mut self, now: Instant, sink: &mut dyn FnMut(SlaveIndex, PeerMessage)) -> bool {
+    /// Receives and sends; gives `sink` each message that has come.
+    pub fn poll(&mut self, now: Instant, sink: &mut dyn FnMut(SlaveIndex, PeerMessage)) {
         let Self { fabric, peers, .. } = self;
-        let mut has_come = false;
         let mut reset = Vec::new();
         fabric.poll(&mut |index, event| {
             let mut all = peers.iter_mut().zip(0..);
@@ -228,7 +227,6 @@ impl Peers {
                 }
                 ClientEvent::Complete { request, .. } => {
                     let response = peer.responses.remove(&request).unwrap_or_default();
-                    has_come = true;
                     match decode_peer_response(&response) {
                         Ok(messages) => {
                             PeerMessage::decode_all(messages, &mut |message| sink(slave, message));
@@ -247,7 +245,6 @@ impl Peers {
             fabric.session_mut(index).reopen(now);
         }
         self.care(now);
-        has_come
     }
 
     fn care(&mut self, now: Instant) {

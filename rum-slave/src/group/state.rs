@@ -76,6 +76,11 @@ impl State {
         slot <= self.directory_slot
     }
 
+    /// Whether a client has a lease.
+    pub fn has_lease(&self, client: Incarnation) -> bool {
+        self.clients.contains_key(&client)
+    }
+
     /// Clients with a lease.
     pub fn clients(&self) -> impl Iterator<Item = Incarnation> {
         self.clients.keys().copied()
