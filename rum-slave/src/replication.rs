@@ -393,9 +393,4 @@ impl Replication {
     pub fn named(self, name: Option<String>) -> Self {
         Self { name, ..self }
     }
-
-    /// Which slave this is.
-    pub fn me(&self) -> SlaveIndex {
-        self.me
-    }
 }

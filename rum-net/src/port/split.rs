@@ -119,29 +119,26 @@ impl Port for SplitPort {
         let other = if half == Half::Serving { Half::Asking } else { Half::Serving };
         let mut shared = self.lock();
         let shared = &mut *shared;
-        let mut kept: Vec<(LinkId, Vec<u8>)> = Vec::new();
-        let Shared { port, free, .. } = shared;
+        let Shared { port, waiting, free, dropped } = shared;
+        let waiting = &mut waiting[other as usize];
         port.receive(budget - received, &mut |link, frame| {
             let whose = whose(frame);
             if whose.is_none_or(|whose| whose == half) {
                 received += 1;
                 sink(link, frame);
             }
-            if whose.is_none_or(|whose| whose == other) {
+            if whose.is_some_and(|whose| whose != other) {
+                return;
+            }
+            if waiting.len() < MAX_WAITING {
                 let mut buffer = free.pop().unwrap_or_default();
                 buffer.clear();
                 buffer.extend_from_slice(frame);
-                kept.push((link, buffer));
-            }
-        });
-        for (link, buffer) in kept {
-            let waiting = &mut shared.waiting[other as usize];
-            if waiting.len() < MAX_WAITING {
                 waiting.push_back((link, buffer));
             } else {
-                shared.dropped += 1;
+                *dropped += 1;
             }
-        }
+        });
         received
     }
 

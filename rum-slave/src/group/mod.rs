@@ -156,11 +156,6 @@ impl Group {
         &self.state
     }
 
-    /// Its slaves, the one that leads while it can first.
-    pub fn slaves(&self) -> &[SlaveIndex] {
-        &self.slaves
-    }
-
     /// What the replica does.
     pub fn status(&self) -> paxos::Status {
         self.replica.status()
@@ -503,11 +498,6 @@ impl Group {
     /// What is to be done since the last call.
     pub fn take_outputs(&mut self) -> Vec<Output> {
         std::mem::take(&mut self.outputs)
-    }
-
-    /// Whether anything is to be done.
-    pub fn has_outputs(&self) -> bool {
-        !self.outputs.is_empty()
     }
 
     /// Whether this slave has what the group has, as far as it knows: nothing is missing, and somebody leads.
