@@ -1,5 +1,7 @@
 //! What a replica wants done.
 
+use serde::{Deserialize, Serialize};
+
 use crate::{
     ballot::{Ballot, Life, Slot},
     command::{Batch, Command},
@@ -79,7 +81,7 @@ pub enum Effect<E> {
 pub struct Ticket(pub u64);
 
 /// What has to be durable.
-#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
 pub enum Record<E> {
     /// A promise.
     Promise(Ballot),
@@ -120,7 +122,7 @@ pub enum Record<E> {
 }
 
 /// What a replica with disk restarts from: the sum of its records, and the pages.
-#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
 pub struct Persisted<E> {
     /// The greatest ballot of all records.
     pub promised: Ballot,

@@ -80,7 +80,7 @@ impl Recovery {
 impl<E: Entry> Replica<E> {
     pub(crate) fn begin_recovery(&mut self) {
         let voters = self.configuration.voters;
-        if voters.contains(self.id) && voters.len() == 1 {
+        if voters.contains(self.id) && voters.len() == 1 && !self.had_memory {
             return self.begin_group();
         }
         self.ask_again(None);
@@ -138,7 +138,8 @@ impl<E: Entry> Replica<E> {
             self.forget_former_life(from);
             self.persist(Record::Life { member: from, life });
         }
-        let is_untouched = self.promised == Ballot::ZERO && self.commit == Slot::ZERO && self.log.len() == 0;
+        let has_nothing = self.promised == Ballot::ZERO && self.commit == Slot::ZERO && self.log.len() == 0;
+        let is_untouched = has_nothing && !self.had_memory;
         let memory = match &self.role {
             Role::Blank(recovery) if recovery.copying.is_some() => Memory::Returning,
             Role::Blank(_) if is_untouched => Memory::Lost,
@@ -167,7 +168,7 @@ impl<E: Entry> Replica<E> {
         }
         recovery.answers.retain(|(member, _)| *member != from);
         recovery.answers.push((from, answer));
-        let is_group_new = recovery.is_group_new(id, start);
+        let is_group_new = !self.had_memory && recovery.is_group_new(id, start);
         let has_quorum = recovery.has_quorum(id, start);
         match recovery.life {
             None if is_group_new || has_quorum => {

@@ -30,6 +30,9 @@ pub enum Start<E> {
     /// has what it may have had. If none of them ever promised anything, the group is new. The configuration has to name
     /// all that may hold the group's state; with no other voter in it, the group begins anew.
     Blank(Configuration),
+    /// As `Blank`, but the replica had a memory and knows it: what was on its disk is damaged. Whatever the others say, the group is not new; if all
+    /// voters begin so, none of them ever gets a vote.
+    Damaged(Configuration),
     /// From disk, where everything is that was persisted.
     Disk(Persisted<E>),
 }
@@ -92,6 +95,8 @@ pub struct Replica<E> {
     /// It has seen itself in a configuration.
     pub(crate) was_member: bool,
     pub(crate) is_removed: bool,
+    /// It knows that it has forgotten something.
+    pub(crate) had_memory: bool,
     pub(crate) effects: VecDeque<Effect<E>>,
     pub(crate) flaws: Flaws,
 }
@@ -135,6 +140,7 @@ impl<E: Entry> Replica<E> {
             transfer: None,
             was_member: false,
             is_removed: false,
+            had_memory: false,
             effects: VecDeque::new(),
             flaws: Flaws::default(),
             settings,
@@ -144,7 +150,8 @@ impl<E: Entry> Replica<E> {
                 replica.configure(configuration, Slot::ZERO);
                 replica.begin_group();
             }
-            Start::Blank(configuration) => {
+            Start::Blank(configuration) | Start::Damaged(configuration) => {
+                replica.had_memory = matches!(start, Start::Damaged(_));
                 replica.configuration = configuration;
                 replica.begin_recovery();
             }

@@ -5,6 +5,7 @@ use std::time::Duration;
 use crate::{
     ballot::{Ballot, Life, Slot},
     command::Entry,
+    effect::Persisted,
     members::{Configuration, MemberId},
     replica::{Replica, Role},
 };
@@ -53,6 +54,24 @@ impl<E: Entry> Replica<E> {
     /// Its place in the group.
     pub fn id(&self) -> MemberId {
         self.id
+    }
+
+    /// What it would restart from, if its pages were durable as they are now; to be asked for when all effects have been taken. Makes all records so far
+    /// superfluous, once it is durable.
+    pub fn persisted_state(&self) -> Persisted<E> {
+        let after = self.commit.next().0..=self.log.end().0;
+        let accepted = after.filter_map(|slot| {
+            let item = self.log.get(Slot(slot))?;
+            Some((Slot(slot), item.ballot, item.command.clone()))
+        });
+        Persisted {
+            promised: self.promised,
+            lives: self.lives,
+            applied: self.commit,
+            configuration: self.configuration,
+            decided: self.commit,
+            accepted: accepted.collect(),
+        }
     }
 
     /// Whether it leads.

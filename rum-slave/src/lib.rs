@@ -9,6 +9,7 @@
 pub mod access;
 pub mod account;
 pub mod description;
+pub mod disk;
 pub mod extent;
 pub mod frames;
 pub mod group;

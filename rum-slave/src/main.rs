@@ -49,6 +49,10 @@ struct Arguments {
     /// slaves; it finds itself by its link or its name.
     #[arg(long, value_name = "FILE")]
     machines: Option<PathBuf>,
+    /// Keep all on disk, in this folder: the slave comes back with what it had, also if all slaves end at once. Needs --machines with `# rf=3`
+    /// or 5. What is acknowledged is durable.
+    #[arg(long, value_name = "DIR", requires = "machines")]
+    data_dir: Option<PathBuf>,
     /// For tests: lose, double, reorder, damage or delay packets, such as loss=0.01,dup=0.01,latency=50us,rate=1Gbit,seed=7.
     #[arg(long, value_name = "FAULTS")]
     inject: Option<Faults>,
@@ -109,6 +113,10 @@ fn serve(arguments: Arguments) -> Result<ExitCode, String> {
             eprintln!("rum-slave: no port is left to serve");
             ExitCode::FAILURE
         }
+        End::DiskFailed(error) => {
+            eprintln!("rum-slave: {error}: ending, since nothing can be acknowledged any more");
+            ExitCode::FAILURE
+        }
     })
 }
 
@@ -117,11 +125,15 @@ fn replication(arguments: &Arguments) -> Result<Option<ReplicationOptions>, Stri
     let Some(path) = &arguments.machines else { return Ok(None) };
     let machines = Machines::read(path, arguments.ports.first()).map_err(|error| error.to_string())?;
     if machines.replication_factor == 1 {
-        return Ok(None);
+        return match &arguments.data_dir {
+            None => Ok(None),
+            Some(_) => Err(format!("--data-dir needs replication: put `# rf=3` into {}", path.display())),
+        };
     }
     let shown = path.display().to_string();
     let options = ReplicationOptions::find(machines, &shown, arguments.name.as_deref(), &arguments.ports);
-    options.map(Some).map_err(|error| error.to_string())
+    let options = options.map_err(|error| error.to_string())?;
+    Ok(Some(ReplicationOptions { data_dir: arguments.data_dir.clone(), ..options }))
 }
 
 /// What was dropped, by reason, as the end of a line: `, dropped: missed 3, rpc_checksum 12`.

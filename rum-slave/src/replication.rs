@@ -2,6 +2,7 @@
 
 use std::{
     collections::HashMap,
+    path::{Path, PathBuf},
     time::{Duration, Instant},
 };
 
@@ -18,11 +19,17 @@ use rum_net::{
 use crate::{
     account::{AccountId, Accounts},
     description::SlaveDescription,
+    disk::{
+        CHECKPOINT_BYTES, Disk,
+        files::FileError,
+        folder::{DataDir, DataDirError},
+    },
     group::{
         Asker, Caller, Group, Output,
         message::PeerMessage,
-        peers::{OwnPort, Peers, PeersError},
+        peers::{OwnPort, Peers},
     },
+    server::StartError,
     service::Totals,
 };
 
@@ -42,6 +49,10 @@ pub struct ReplicationOptions {
     pub factor: usize,
     /// Which of them this is.
     pub me: SlaveIndex,
+    /// Where it keeps what it has on disk, if it does.
+    pub data_dir: Option<PathBuf>,
+    /// Bytes of the journal on disk after which a checkpoint is made.
+    pub checkpoint_bytes: u64,
 }
 
 /// Why a slave is not one of a grid.
@@ -68,7 +79,13 @@ impl ReplicationOptions {
             let links: Vec<String> = links.iter().map(ToString::to_string).collect();
             NotInGrid { path: path.to_owned(), links: links.join(", ") }
         })?;
-        Ok(Self { factor: machines.replication_factor, machines: machines.slaves, me: me as SlaveIndex })
+        Ok(Self {
+            factor: machines.replication_factor,
+            machines: machines.slaves,
+            me: me as SlaveIndex,
+            data_dir: None,
+            checkpoint_bytes: CHECKPOINT_BYTES,
+        })
     }
 }
 
@@ -80,6 +97,20 @@ struct Session {
     is_peer: bool,
     /// As which slave it has spoken.
     sender: Option<SlaveIndex>,
+}
+
+/// What each group's slave finds on disk.
+fn remember(
+    groups: Vec<Group>,
+    path: &Path,
+    options: &ReplicationOptions,
+    accounts: &Accounts,
+) -> Result<(Vec<Group>, Option<Disk>), DataDirError> {
+    let folder = DataDir::open(path, &options.machines, options.factor, options.me)?;
+    let asked: Vec<_> = groups.iter().map(|group| (group.number(), group.first_configuration())).collect();
+    let (disk, memories) = folder.start(&asked, accounts, options.checkpoint_bytes)?;
+    let groups = groups.into_iter().zip(memories).map(|(group, memory)| group.with_memory(memory, Duration::ZERO));
+    Ok((groups.collect(), Some(disk)))
 }
 
 /// See the module's documentation.
@@ -99,6 +130,9 @@ pub struct Replication {
     peers: Peers,
     sessions: HashMap<Incarnation, Session>,
     answers: Vec<(Asker, Vec<u8>)>,
+    disk: Option<Disk>,
+    /// Why it cannot go on.
+    failure: Option<FileError>,
     totals: Totals,
     /// Some group's state may be missing still.
     is_recovering: bool,
@@ -110,14 +144,14 @@ impl Replication {
     /// A slave with room for `capacity` extents. With `key` it opens sealed sessions with the others; by `own` it reaches those on a network.
     ///
     /// # Errors
-    /// When a port towards the others cannot be opened.
+    /// When a port towards the others cannot be opened, or the data folder not be used.
     pub fn new(
         options: &ReplicationOptions,
         accounts: Accounts,
         (key, own): (Option<ClientKey>, Option<OwnPort>),
         capacity: u64,
         (incarnation, lease): (Incarnation, Duration),
-    ) -> Result<Self, PeersError> {
+    ) -> Result<Self, StartError> {
         let placement = Placement::new(&options.machines);
         let all = (0..options.machines.len() as SlaveIndex).map(|first| placement.group(first, options.factor));
         let mine: Vec<Vec<SlaveIndex>> = all.filter(|slaves| slaves.contains(&options.me)).collect();
@@ -126,6 +160,10 @@ impl Replication {
             let (number, who) = (slaves[0], (slaves, options.me));
             Group::new(number, who, accounts.clone(), share, lease, Duration::ZERO, rand::random())
         });
+        let (groups, disk) = match &options.data_dir {
+            None => (groups.collect(), None),
+            Some(path) => remember(groups.collect(), path, options, &accounts)?,
+        };
         Ok(Self {
             me: options.me,
             factor: options.factor,
@@ -134,7 +172,9 @@ impl Replication {
             start: Instant::now(),
             incarnation,
             lease,
-            groups: groups.collect(),
+            groups,
+            disk,
+            failure: None,
             has_keys: key.is_some(),
             accounts,
             peers: Peers::new(&options.machines, options.me, incarnation, key, own)?,
@@ -275,13 +315,17 @@ impl Replication {
 
     fn run_effects(&mut self) {
         let now = self.now();
-        let Self { groups, peers, answers, .. } = self;
+        let Self { groups, peers, answers, disk, .. } = self;
         for group in groups {
             group.run_effects(now);
             for output in group.take_outputs() {
-                match output {
-                    Output::Send(to, message) => peers.push(&to, &message),
-                    Output::Answer(asker, answer) => answers.push((asker, answer)),
+                match (output, &mut *disk) {
+                    (Output::Send(to, message), _) => peers.push(&to, &message),
+                    (Output::Answer(asker, answer), _) => answers.push((asker, answer)),
+                    (Output::Persist(ticket, record), Some(disk)) => disk.record(group.number(), ticket, record),
+                    (Output::Forget, Some(disk)) => disk.forget(group.number()),
+                    // Groups know whether there is a disk.
+                    (Output::Persist(..) | Output::Forget, None) => {}
                 }
             }
         }
@@ -303,8 +347,26 @@ impl Replication {
             worked |= group.tidy();
         }
         self.run_effects();
+        if let Err(error) = self.write() {
+            self.failure.get_or_insert(error);
+        }
         self.peers.send();
         worked
+    }
+
+    /// Hands to the disk what is to be durable, and does what waits for it.
+    fn write(&mut self) -> Result<(), FileError> {
+        let now = self.now();
+        let Self { disk: Some(disk), groups, .. } = self else { return Ok(()) };
+        disk.acknowledge(now, groups)?;
+        self.run_effects();
+        let Self { disk: Some(disk), groups, .. } = self else { return Ok(()) };
+        disk.step(now, groups)
+    }
+
+    /// Why the slave cannot go on, if so: its disk does not do what it should.
+    pub fn take_failure(&mut self) -> Option<FileError> {
+        self.failure.take()
     }
 
     /// Says once that the slave has what its groups have: how many bytes, and how long after its start.
@@ -330,7 +392,7 @@ impl Replication {
     pub fn patience(&self) -> Duration {
         /// Another slave's answer comes by a port that is not slept on.
         const SHORT: Duration = Duration::from_micros(100);
-        if self.peers.is_waiting() {
+        if self.peers.is_waiting() || self.disk.as_ref().is_some_and(Disk::is_waiting) {
             return SHORT;
         }
         let now = self.now();

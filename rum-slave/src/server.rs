@@ -19,6 +19,7 @@ use rum_net::{
 
 use crate::{
     account::Accounts,
+    disk::{files::FileError, folder::DataDirError},
     group::peers::{OwnPort, PeersError},
     idle::{Idle, Pause},
     options::{Options, PollOptions},
@@ -67,6 +68,9 @@ pub enum StartError {
     /// The other slaves cannot be reached.
     #[error("cannot reach the other slaves: {0}")]
     Peers(#[from] PeersError),
+    /// Its folder on disk cannot be used.
+    #[error("data folder: {0}")]
+    DataDir(#[from] DataDirError),
     /// Slaves know each other by a key of its own.
     #[error("the key file has no key {PEER_KEY:?}, with which slaves replicate: add one by `rum keygen`")]
     NoPeerKey,
@@ -76,12 +80,14 @@ pub enum StartError {
 }
 
 /// Why a slave came to its end.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Debug)]
 pub enum End {
     /// It was told to.
     Stopped,
     /// Its ports are gone for good.
     PortsGone,
+    /// Its disk does not do what it should: it cannot keep its word any more.
+    DiskFailed(FileError),
 }
 
 /// A port and the sessions that came by it.
@@ -200,6 +206,11 @@ impl Slave {
             let worked = self.step(now);
             if let Some(line) = self.news() {
                 say(&line);
+            }
+            if let Served::Replicated(replication) = &mut self.served
+                && let Some(error) = replication.take_failure()
+            {
+                return End::DiskFailed(error);
             }
             if worked {
                 idle.worked();

@@ -18,7 +18,7 @@ use crate::{
     description::PartDescription,
     extent::{Extent, ExtentTable, Owner},
     frames::{Frames, PageNumber},
-    group::image::{DirectoryImage, PageImage},
+    group::image::{DirectoryImage, PageImage, PageKey},
     name::{NameTable, NamedObject, extents_for},
     quota::Quota,
 };
@@ -324,6 +324,28 @@ impl Store {
             *cursor = (cursor.0 + 1, 0);
         }
         false
+    }
+
+    /// The names of all extents.
+    pub fn extents(&self) -> impl Iterator<Item = ExtentRef> {
+        self.extents.iter().map(|(name, _)| name)
+    }
+
+    /// Of each place how many of its pages were ever written, by a group.
+    pub fn written(&self) -> Vec<u16> {
+        let written = |index| {
+            let written = self.extents.at(index).and_then(|(_, extent)| extent.written.as_deref());
+            written.map_or(0, |written| written.iter().filter(|slot| **slot > 0).count() as u16)
+        };
+        (0..self.extents.places()).map(written).collect()
+    }
+
+    /// A page with the slot that wrote it; zeros of slot 0 if none did. Nothing if there is no such extent.
+    pub fn page(&self, key: PageKey) -> Option<PageImage> {
+        let PageKey { index, generation, page } = key;
+        let (_, extent) = self.extents.at(index).filter(|(name, _)| name.generation == generation)?;
+        let data = extent.frames.read(page).map(|page| ByteBuf::from(page.to_vec()));
+        Some(PageImage { index, generation, page, slot: extent.written(page), data })
     }
 
     /// What of it a description has: sizes, and who holds how much.

@@ -212,7 +212,9 @@ fn machine(number: u8) -> Machine {
 
 /// Options of slave 0 of so many that replicate pages.
 fn replicated(slaves: u8) -> Options {
-    let replication = ReplicationOptions { machines: (0..slaves).map(machine).collect(), factor: slaves.into(), me: 0 };
+    let machines = (0..slaves).map(machine).collect();
+    let replication =
+        ReplicationOptions { machines, factor: slaves.into(), me: 0, data_dir: None, checkpoint_bytes: 0 };
     Options { replication: Some(replication), ..Options::new(64 << 20) }
 }
 

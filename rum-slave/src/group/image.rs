@@ -59,8 +59,19 @@ pub struct ClientImage {
     pub answers: Vec<(u64, ByteBuf)>,
 }
 
+/// Which page.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
+pub struct PageKey {
+    /// Its extent's place.
+    pub index: u32,
+    /// Its extent's generation.
+    pub generation: u32,
+    /// Its number in the extent.
+    pub page: u8,
+}
+
 /// A page.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct PageImage {
     /// Its extent's place.
     pub index: u32,
@@ -72,4 +83,12 @@ pub struct PageImage {
     pub slot: u64,
     /// What it holds; none for zeros.
     pub data: Option<ByteBuf>,
+}
+
+impl PageImage {
+    /// Which page it is.
+    pub fn key(&self) -> PageKey {
+        let Self { index, generation, page, .. } = *self;
+        PageKey { index, generation, page }
+    }
 }

@@ -3,7 +3,10 @@
 use paxos::Message;
 use serde::{Deserialize, Serialize};
 
-use super::{entry::Entry, image::PageImage};
+use super::{
+    entry::Entry,
+    image::{PageImage, PageKey},
+};
 
 /// One message.
 #[derive(Debug, Serialize, Deserialize)]
@@ -26,6 +29,15 @@ pub enum Content {
     },
     /// A part of the state of a slave that has what the receiver lacks.
     Piece(Piece),
+    /// Its sender's copies of these pages are damaged.
+    Wanted(Vec<PageKey>),
+    /// Pages that were wanted.
+    Copies {
+        /// The last slot that its sender had applied to them.
+        as_of: u64,
+        /// The pages.
+        pages: Vec<PageImage>,
+    },
 }
 
 /// A part of a transfer of state.

@@ -15,8 +15,8 @@ use std::{
 };
 
 use paxos::{
-    Command, Configuration, Effect, MemberId, MemberSet, ProposeError, ReadError, Replica, Settings, SettingsError,
-    Slot, Standing, Start,
+    Command, Configuration, Effect, MemberId, MemberSet, ProposeError, ReadError, Record, Replica, Settings,
+    SettingsError, Slot, Standing, Start, Ticket,
 };
 use rum_net::{
     EXTENT_BYTES,
@@ -34,12 +34,20 @@ use self::{
 use crate::{
     account::{AccountId, Accounts},
     description::PartDescription,
+    disk::{
+        checkpoint::GroupImage,
+        memory::{Memory, Whole},
+    },
 };
 
 /// A slave that leads in another's place gives the lead back when it has led for so long.
 const LEAD_BACK: Duration = Duration::from_secs(2);
 /// Who was heard so lately is there.
 const LATELY: Duration = Duration::from_millis(100);
+/// How often the others are asked for pages that are damaged here.
+const REPAIR: Duration = Duration::from_millis(50);
+/// Pages that are asked for at a time: they fit into a message.
+const MAX_WANTED: usize = 30;
 /// How often a leader looks whether leases have run out.
 const LEASE_CHECK: Duration = Duration::from_millis(50);
 
@@ -64,6 +72,10 @@ pub enum Output {
     Send(Vec<SlaveIndex>, PeerMessage),
     /// Answer a request.
     Answer(Asker, Vec<u8>),
+    /// Write a record, and say by `Group::persisted` when it is durable.
+    Persist(Ticket, Record<Entry>),
+    /// What was written so far is void: the group begins anew.
+    Forget,
 }
 
 /// One slave's part in one group.
@@ -82,6 +94,10 @@ pub struct Group {
     waiting: HashMap<Slot, Asker>,
     outgoing: Vec<Outgoing>,
     incoming: Option<Incoming>,
+    /// A transfer that has come, and waits for a checkpoint to make it durable; whether one is being made that has it.
+    installed: Option<(MemberId, Slot)>,
+    is_install_in_checkpoint: bool,
+    next_repair: Duration,
     /// Extents that each slave has room for, as far as is known.
     capacities: Vec<u64>,
     /// When each slave was heard last.
@@ -115,7 +131,7 @@ impl Group {
         Some(Self {
             number,
             seat,
-            replica: blank(seat, slaves.len(), Settings::default(), now, seed),
+            replica: replica(seat, Settings::default(), Start::Blank(configuration(slaves.len())), now, seed),
             settings: Settings::default(),
             state: State::new(accounts.clone()),
             accounts,
@@ -123,6 +139,9 @@ impl Group {
             waiting: HashMap::new(),
             outgoing: Vec::new(),
             incoming: None,
+            installed: None,
+            is_install_in_checkpoint: false,
+            next_repair: now,
             capacities,
             heard: vec![Duration::ZERO; slaves.len()],
             led_since: None,
@@ -142,8 +161,33 @@ impl Group {
     /// When the settings make no sense.
     pub fn with_settings(self, settings: Settings, now: Duration) -> Result<Self, SettingsError> {
         settings.check()?;
-        let replica = blank(self.seat, self.slaves.len(), settings, now, self.seed);
+        let start = Start::Blank(configuration(self.slaves.len()));
+        let replica = replica(self.seat, settings, start, now, self.seed);
         Ok(Self { settings, replica, ..self })
+    }
+
+    /// The part of a slave that has a disk, on which it found this.
+    pub fn with_memory(self, memory: Memory, now: Duration) -> Self {
+        let settings = Settings { has_disk: true, ..self.settings };
+        let configuration = configuration(self.slaves.len());
+        let (start, state) = match memory {
+            Memory::None => (Start::Blank(configuration), self.state),
+            Memory::Lost => (Start::Damaged(configuration), self.state),
+            Memory::Whole(whole) => {
+                let Whole { replica, state, damaged } = *whole;
+                if !damaged.is_empty() {
+                    tracing::warn!("group {}: {} pages on disk are damaged", self.number, damaged.len());
+                }
+                (Start::Disk(replica), state.with_damaged(damaged))
+            }
+        };
+        let replica = replica(self.seat, settings, start, now, self.seed);
+        Self { settings, replica, state, ..self }
+    }
+
+    /// The configuration that the group began with.
+    pub fn first_configuration(&self) -> Configuration {
+        configuration(self.slaves.len())
     }
 
     /// Its number: that of the slave that leads it while it can.
@@ -189,6 +233,76 @@ impl Group {
                 }
             }
             Content::Piece(piece) => self.take_piece(now, member, piece),
+            Content::Wanted(keys) => {
+                let pages: Vec<_> = keys.iter().take(MAX_WANTED).filter_map(|key| self.state.copy(*key)).collect();
+                if !pages.is_empty() {
+                    self.send(vec![from], Content::Copies { as_of: self.state.as_of(), pages });
+                }
+            }
+            Content::Copies { as_of, pages } => {
+                let had_damaged = self.state.has_damaged();
+                pages.iter().for_each(|page| self.state.repair(as_of, page));
+                if had_damaged && !self.state.has_damaged() {
+                    tracing::warn!("group {}: all damaged pages are repaired", self.number);
+                }
+            }
+        }
+    }
+
+    fn send(&mut self, to: Vec<SlaveIndex>, content: Content) {
+        self.outputs.push(Output::Send(to, PeerMessage { group: self.number, content }));
+    }
+
+    /// Asks the others for pages that are damaged here.
+    fn repair(&mut self, now: Duration) {
+        if !self.state.has_damaged() || now < self.next_repair {
+            return;
+        }
+        self.next_repair = now + REPAIR;
+        let wanted: Vec<_> = self.state.damaged().iter().copied().take(MAX_WANTED).collect();
+        let me = usize::from(self.seat.get());
+        let others = self.slaves.iter().enumerate().filter(|(seat, _)| *seat != me).map(|(_, slave)| *slave).collect();
+        if !wanted.is_empty() {
+            self.send(others, Content::Wanted(wanted));
+        }
+    }
+
+    /// All records up to this one are durable. Effects are to be run then.
+    pub fn persisted(&mut self, now: Duration, ticket: Ticket) {
+        self.replica.persisted(now, ticket);
+    }
+
+    /// Whether directory and pages fit together, so that a checkpoint can be made.
+    pub fn is_settled(&self) -> bool {
+        !self.state.is_torn() && !self.state.has_damaged()
+    }
+
+    /// Whether something waits for a checkpoint.
+    pub fn wants_checkpoint(&self) -> bool {
+        self.installed.is_some()
+    }
+
+    /// All but the pages, to be made durable; `None` if that cannot be done now. Effects have to have been run.
+    pub fn begin_checkpoint(&mut self) -> Option<GroupImage> {
+        if !self.is_settled() {
+            return None;
+        }
+        self.is_install_in_checkpoint = self.installed.is_some();
+        Some(GroupImage {
+            group: self.number,
+            has_vote: self.replica.status().standing != Standing::Blank,
+            replica: self.replica.persisted_state(),
+            directory: self.state.directory(),
+            written: self.state.store().written(),
+        })
+    }
+
+    /// The checkpoint that was begun, and all pages as of its beginning, are durable.
+    pub fn checkpoint_is_durable(&mut self, now: Duration) {
+        if std::mem::take(&mut self.is_install_in_checkpoint)
+            && let Some((from, through)) = self.installed.take()
+        {
+            self.replica.state_installed(now, from, through);
         }
     }
 
@@ -206,7 +320,11 @@ impl Group {
                 self.incoming = None;
                 self.state.has_all_pages();
                 tracing::info!("group {}: has all up to slot {}", self.number, through.0);
-                self.replica.state_installed(now, from, through);
+                if self.settings.has_disk {
+                    (self.installed, self.is_install_in_checkpoint) = (Some((from, through)), false);
+                } else {
+                    self.replica.state_installed(now, from, through);
+                }
             }
             Err(error) => {
                 tracing::error!("group {}: cannot take over what slave {from:?} has: {error}", self.number);
@@ -246,6 +364,10 @@ impl Group {
             return Ok(());
         }
         match Request::decode(request).map_err(|error| error.status())? {
+            // Until it is repaired.
+            Request::Read(pages) if self.state.is_any_damaged(pages) => {
+                encode_not_leader(Some(self.slaves[usize::from(self.seat.get())]), &mut response.head);
+            }
             Request::Read(pages) => return self.state.read(caller.client, pages, response),
             Request::NameExtents { hash, from } => return self.state.name_extents(&hash, from, &mut response.head),
             Request::Stat => {
@@ -307,7 +429,11 @@ impl Group {
             self.next_lease_check = now + LEASE_CHECK;
             self.check_leases(now, has_session);
             self.lead_back(now);
+            if let Some((from, through)) = self.installed {
+                self.replica.state_progress(now, from, through, 0);
+            }
         }
+        self.repair(now);
     }
 
     /// A session of a client has ended, by its own wish or because it was silent for the length of a lease.
@@ -371,8 +497,7 @@ impl Group {
                 Effect::Send { to, message } => {
                     let to = to.iter().map(|seat| self.slaves[usize::from(seat.get())]).collect();
                     let capacity = self.capacities[usize::from(self.seat.get())];
-                    let message = PeerMessage { group: self.number, content: Content::Paxos { capacity, message } };
-                    self.outputs.push(Output::Send(to, message));
+                    self.send(to, Content::Paxos { capacity, message });
                 }
                 Effect::Apply { slot, command } => {
                     if self.state.is_torn() && self.state.has(slot.0) {
@@ -402,7 +527,7 @@ impl Group {
                     }
                 }
                 // Whoever lacks pages itself does not answer: the other asks elsewhere.
-                Effect::ProvideState { .. } if self.state.is_torn() => {}
+                Effect::ProvideState { .. } if !self.is_settled() => {}
                 Effect::ProvideState { to, since, through, .. } => {
                     tracing::info!(
                         "group {}: member {} gets what was written after slot {}",
@@ -420,9 +545,11 @@ impl Group {
                         return;
                     }
                     self.incoming = Some(Incoming::new(from, through));
+                    self.installed = None;
                 }
-                // Without disk, nothing is persisted and the log needs no care; nobody is removed.
-                Effect::Persist { .. } | Effect::Truncated { .. } | Effect::Removed => {}
+                Effect::Persist { ticket, record } => self.outputs.push(Output::Persist(ticket, record)),
+                // A checkpoint is made when the journal has grown; nobody is removed.
+                Effect::Truncated { .. } | Effect::Removed => {}
             }
         }
     }
@@ -443,9 +570,15 @@ impl Group {
     /// Begins anew, as a process without memory.
     fn forget(&mut self, now: Duration) {
         self.seed = self.seed.wrapping_add(1);
-        self.replica = blank(self.seat, self.slaves.len(), self.settings, now, self.seed);
+        let configuration = configuration(self.slaves.len());
+        let start = if self.settings.has_disk { Start::Damaged(configuration) } else { Start::Blank(configuration) };
+        self.replica = replica(self.seat, self.settings, start, now, self.seed);
         self.state = State::new(self.accounts.clone());
-        (self.incoming, self.led_since) = (None, None);
+        (self.incoming, self.installed, self.led_since) = (None, None, None);
+        if self.settings.has_disk {
+            self.outputs.retain(|output| !matches!(output, Output::Persist(..)));
+            self.outputs.push(Output::Forget);
+        }
         self.outgoing.clear();
         for asker in std::mem::take(&mut self.waiting).into_values() {
             self.refuse(asker, None);
@@ -503,12 +636,16 @@ impl Group {
     /// Whether this slave has what the group has, as far as it knows: nothing is missing, and somebody leads.
     pub fn is_whole(&self) -> bool {
         let status = self.replica.status();
-        status.standing != Standing::Blank && status.leader.is_some() && !status.is_installing && !self.state.is_torn()
+        status.standing != Standing::Blank && status.leader.is_some() && !status.is_installing && self.is_settled()
     }
 }
 
-/// A replica without memory. Panics if the settings make no sense.
-fn blank(seat: MemberId, members: usize, settings: Settings, now: Duration, seed: u64) -> Replica<Entry> {
+fn configuration(members: usize) -> Configuration {
     let voters: MemberSet = (0..members as u8).filter_map(MemberId::new).collect();
-    Replica::new(seat, settings, Start::Blank(Configuration::of(voters)), now, seed).expect("settings that make sense")
+    Configuration::of(voters)
+}
+
+/// Panics if the settings make no sense.
+fn replica(seat: MemberId, settings: Settings, start: Start<Entry>, now: Duration, seed: u64) -> Replica<Entry> {
+    Replica::new(seat, settings, start, now, seed).expect("settings that make sense")
 }

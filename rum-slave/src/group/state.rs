@@ -17,7 +17,7 @@ use serde_bytes::ByteBuf;
 
 use super::{
     entry::{Operation, Run},
-    image::{ClientImage, DirectoryImage, PageImage},
+    image::{ClientImage, DirectoryImage, PageImage, PageKey},
 };
 use crate::{
     account::Accounts,
@@ -47,6 +47,9 @@ pub struct State {
     directory_slot: u64,
     /// While pages of a transfer are missing: the directory from before it, for which they are not needed.
     former: Option<Box<DirectoryImage>>,
+    /// Pages that came from disk damaged, and as of which slot they are to be.
+    damaged: BTreeSet<PageKey>,
+    damaged_as_of: u64,
     pages_written: u64,
     expired: u64,
 }
@@ -61,6 +64,8 @@ impl State {
             fenced_in_order: VecDeque::new(),
             directory_slot: 0,
             former: None,
+            damaged: BTreeSet::new(),
+            damaged_as_of: 0,
             pages_written: 0,
             expired: 0,
         }
@@ -193,6 +198,9 @@ impl State {
         }
         for (page, content) in write.iter() {
             self.store.write_in_slot(slot, page, content)?;
+            if !self.damaged.is_empty() {
+                self.damaged.remove(&key(page));
+            }
         }
         self.pages_written += write.pages().len() as u64;
         Ok(())
@@ -222,6 +230,46 @@ impl State {
             writer.push(self.store.read(client, page)?);
         }
         Ok(())
+    }
+
+    /// The state, of which these pages are damaged.
+    pub fn with_damaged(self, damaged: Vec<PageKey>) -> Self {
+        let damaged_as_of = self.directory_slot;
+        Self { damaged: damaged.into_iter().collect(), damaged_as_of, ..self }
+    }
+
+    /// Pages that are damaged, but for those that nobody can ask for any more.
+    pub fn damaged(&mut self) -> &BTreeSet<PageKey> {
+        let Self { damaged, store, .. } = self;
+        damaged.retain(|key| store.page(*key).is_some());
+        damaged
+    }
+
+    /// Whether any page is damaged.
+    pub fn has_damaged(&self) -> bool {
+        !self.damaged.is_empty()
+    }
+
+    /// Whether any of these pages is damaged.
+    pub fn is_any_damaged(&self, pages: PageList<'_>) -> bool {
+        self.has_damaged() && pages.iter().any(|page| self.damaged.contains(&key(page)))
+    }
+
+    /// Takes another slave's copy, as of slot `as_of`, of a page that is damaged here. An older one than what was here would undo writes.
+    pub fn repair(&mut self, as_of: u64, page: &PageImage) {
+        if as_of >= self.damaged_as_of && self.damaged.remove(&page.key()) {
+            self.install_page(page);
+        }
+    }
+
+    /// A copy of a page for another slave, with the slot as of which it is; none if there is no such extent, or no copy.
+    pub fn copy(&self, key: PageKey) -> Option<PageImage> {
+        if self.is_torn() || self.damaged.contains(&key) { None } else { self.store.page(key) }
+    }
+
+    /// The last slot that was applied.
+    pub fn as_of(&self) -> u64 {
+        self.directory_slot
     }
 
     /// The extents of a named object, without the first `from`.
@@ -289,7 +337,11 @@ impl State {
         }
     }
 
-    fn become_directory(&mut self, mut image: DirectoryImage) -> io::Result<()> {
+    /// Becomes what the image says, but for pages that are not here.
+    ///
+    /// # Errors
+    /// When there is no address space for the extents; nothing is there any more then.
+    pub fn become_directory(&mut self, mut image: DirectoryImage) -> io::Result<()> {
         self.store.become_directory(&mut image)?;
         self.directory_slot = image.as_of;
         let record = |client: ClientImage| {
@@ -315,6 +367,10 @@ impl State {
         // An extent that the directory does not have comes by later entries.
         let _ = self.store.write_in_slot(page.slot, PageRef { extent, page: page.page.into() }, content);
     }
+}
+
+fn key(page: PageRef) -> PageKey {
+    PageKey { index: page.extent.index, generation: page.extent.generation, page: page.page as u8 }
 }
 
 #[cfg(test)]

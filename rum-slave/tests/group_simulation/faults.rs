@@ -1,9 +1,13 @@
 //! What goes wrong with slaves, their network, and clients.
 
-use std::time::Duration;
+use std::{
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
 use crate::{
-    host::{Host, Process},
+    disk::Disk,
+    host::Host,
     weather::Weather,
     world::{CLIENTS, Event, World},
 };
@@ -17,11 +21,12 @@ pub enum Fault {
     Death,
     Sleep,
     HandOver,
+    Power,
 }
 
 impl World {
     fn mean(&self, fault: Fault) -> Option<Duration> {
-        let Weather { crash, pause, partition, cut, death, sleep, hand_over, .. } = self.weather;
+        let Weather { crash, pause, partition, cut, death, sleep, hand_over, power, .. } = self.weather;
         match fault {
             Fault::Crash => crash,
             Fault::Pause => pause,
@@ -30,6 +35,7 @@ impl World {
             Fault::Death => death,
             Fault::Sleep => sleep,
             Fault::HandOver => hand_over,
+            Fault::Power => power,
         }
     }
 
@@ -48,6 +54,7 @@ impl World {
         let (host, slot) = (self.rng.below(self.hosts.len()), self.rng.below(CLIENTS));
         match fault {
             Fault::Crash => self.crash(host),
+            Fault::Power => self.lose_power(),
             Fault::Pause => {
                 let until = now + self.rng.around(weather.paused);
                 if let Some(process) = &mut self.hosts[host].process {
@@ -79,17 +86,59 @@ impl World {
 
     /// Ends a process, unless more than a minority would have forgotten what it knew.
     fn crash(&mut self, host: usize) {
-        let remember = |(place, other): (usize, &mut Host)| {
-            place != host && other.process.as_mut().is_some_and(Process::remembers)
-        };
-        let others = self.hosts.iter_mut().enumerate().map(remember).filter(|remembers| *remembers).count();
-        if self.hosts[host].process.is_none() || others <= self.hosts.len() / 2 {
+        if self.hosts[host].process.is_none() {
             return;
         }
+        let remembers = |(place, other): (usize, &mut Host)| place != host && other.remembers();
+        let others = self.hosts.iter_mut().enumerate().map(remembers).filter(|remembers| *remembers).count();
+        let may_forget = others > self.hosts.len() / 2;
+        let disk = self.hosts[host].disk.as_ref().map(|disk| {
+            let mut after = disk.lock().unwrap().clone();
+            after.crash(&mut self.rng);
+            if may_forget && self.rng.chance(0.2) {
+                after.damage(&mut self.rng);
+                self.damaged += 1;
+            } else if may_forget && self.rng.chance(0.1) {
+                after = Disk::new(self.hosts.len() as u8, self.weather.disk_latency, self.rng.next());
+            }
+            after
+        });
+        let is_remembered = disk.as_ref().is_some_and(Disk::is_whole);
+        if may_forget || is_remembered {
+            self.end(host, disk, is_remembered);
+        }
+    }
+
+    /// Ends a process, whose disk is this from then on.
+    fn end(&mut self, host: usize, disk: Option<Disk>, is_remembered: bool) {
         self.crashes += 1;
-        self.hosts[host].process = None;
         let at = self.now + self.rng.around(self.weather.down);
+        let host_at = &mut self.hosts[host];
+        host_at.process = None;
+        host_at.is_remembered = is_remembered;
+        // What the process still gives its lanes is lost with the disk that it had.
+        host_at.disk = disk.map(|disk| Arc::new(Mutex::new(disk)));
         self.schedule(at, Event::Restart { host });
+    }
+
+    /// Ends all processes at once, if all that they knew is on their disks.
+    fn lose_power(&mut self) {
+        let mut after = Vec::new();
+        for host in &self.hosts {
+            let Some(disk) = &host.disk else { return };
+            let mut disk = disk.lock().unwrap().clone();
+            disk.crash(&mut self.rng);
+            if !disk.is_whole() {
+                return;
+            }
+            after.push(disk);
+        }
+        self.power_losses += 1;
+        for (host, disk) in after.into_iter().enumerate() {
+            if self.hosts[host].process.is_some() {
+                self.end(host, Some(disk), true);
+            }
+        }
     }
 
     /// Draws another partition, or none.

@@ -13,8 +13,11 @@ use rum_net::{
 };
 use rum_slave::{
     account::{AccountId, Accounts},
+    disk::{Disk, DiskOptions, memory::Memory},
     group::{Caller, Group, Output, message::PeerMessage},
 };
+
+use crate::disk::{self, Shared, SimulatedLane};
 
 /// Extents that each slave has room for.
 pub const CAPACITY: u64 = 14;
@@ -29,6 +32,7 @@ pub enum Said {
 
 pub struct Process {
     pub group: Group,
+    disk: Option<(Disk, Shared)>,
     started: Duration,
     drift_ppm: i64,
     pub paused_until: Duration,
@@ -41,10 +45,20 @@ pub struct Process {
 
 pub struct Host {
     pub process: Option<Process>,
+    pub disk: Option<Shared>,
+    /// There is no process, but what it knew is on its disk.
+    pub is_remembered: bool,
     /// Counts processes.
     pub life: u64,
     pub drift_ppm: i64,
     pub first_generation: u32,
+}
+
+impl Host {
+    /// Whether its process remembers all that it promised and accepted, or will when there is one again.
+    pub fn remembers(&mut self) -> bool {
+        self.process.as_mut().map_or(self.is_remembered, Process::remembers)
+    }
 }
 
 pub fn accounts() -> (Accounts, AccountId) {
@@ -59,20 +73,34 @@ impl Process {
         me: SlaveIndex,
         (lease, settings): (Duration, Settings),
         (now, drift_ppm): (Duration, i64),
+        (disk, checkpoint_bytes): (Option<Shared>, u64),
         seed: u64,
     ) -> Self {
         let who = (slaves.to_vec(), me);
         let group =
             Group::new(0, who, accounts().0, CAPACITY, lease, Duration::ZERO, seed).expect("a slave of the group");
         let group = group.with_settings(settings, Duration::ZERO).expect("settings that make sense");
+        let (mut found, mut was_whole) = (None, false);
+        let disk = disk.map(|shared| {
+            let (remembered, memory) = disk::read(&mut shared.lock().unwrap());
+            let options = DiskOptions { salt: disk::SALT, checkpoint_bytes, segment_bytes: 64 << 10 };
+            was_whole = matches!(&memory, Memory::Whole(whole) if whole.damaged.is_empty());
+            found = Some(memory);
+            (Disk::new(options, &remembered, SimulatedLane::both(&shared)), shared)
+        });
+        let group = match found {
+            Some(memory) => group.with_memory(memory, Duration::ZERO),
+            None => group,
+        };
         Self {
             group,
+            disk,
             started: now,
             drift_ppm,
             paused_until: now,
             heard: HashMap::new(),
             led_since: None,
-            was_whole: false,
+            was_whole,
         }
     }
 
@@ -150,30 +178,46 @@ impl Process {
 
     /// What the group wants, messages to one slave together.
     pub fn drain(&mut self, now: Duration) -> Vec<Said> {
-        self.group.run_effects(self.clock(now));
-        self.led_since = if self.group.is_leader() { self.led_since.or(Some(now)) } else { None };
+        let clock = self.clock(now);
         let mut said: Vec<Said> = Vec::new();
+        self.take(clock, &mut said);
+        if let Some((disk, shared)) = &mut self.disk {
+            shared.lock().unwrap().set_now(now);
+            disk.acknowledge(clock, std::slice::from_mut(&mut self.group)).expect("a disk that works");
+        }
+        self.take(clock, &mut said);
+        if let Some((disk, _)) = &mut self.disk {
+            disk.step(clock, std::slice::from_mut(&mut self.group)).expect("a disk that works");
+        }
+        self.led_since = if self.group.is_leader() { self.led_since.or(Some(now)) } else { None };
+        said
+    }
+
+    fn take(&mut self, clock: Duration, said: &mut Vec<Said>) {
+        self.group.run_effects(clock);
         for output in self.group.take_outputs() {
-            match output {
-                Output::Answer((_, token), bytes) => said.push(Said::Answer { request: token.request, bytes }),
-                Output::Send(receivers, message) => {
-                    let (is_piece, new) = (is_piece(&message), message.encode());
-                    for to in receivers {
-                        let found = said.iter_mut().find_map(|said| match said {
-                            Said::Peer { to: other, bytes, is_piece: false } if *other == to && !is_piece => {
-                                Some(bytes)
-                            }
-                            _ => None,
-                        });
-                        match found {
-                            Some(bytes) => bytes.extend_from_slice(&new),
-                            None => said.push(Said::Peer { to, bytes: new.clone(), is_piece }),
-                        }
-                    }
-                }
+            match (output, &mut self.disk) {
+                (Output::Answer((_, token), bytes), _) => said.push(Said::Answer { request: token.request, bytes }),
+                (Output::Send(receivers, message), _) => send(&receivers, &message, said),
+                (Output::Persist(ticket, record), Some((disk, _))) => disk.record(0, ticket, record),
+                (Output::Forget, Some((disk, _))) => disk.forget(0),
+                (Output::Persist(..) | Output::Forget, None) => {}
             }
         }
-        said
+    }
+}
+
+fn send(receivers: &[SlaveIndex], message: &PeerMessage, said: &mut Vec<Said>) {
+    let (is_piece, new) = (is_piece(message), message.encode());
+    for &to in receivers {
+        let found = said.iter_mut().find_map(|said| match said {
+            Said::Peer { to: other, bytes, is_piece: false } if *other == to && !is_piece => Some(bytes),
+            _ => None,
+        });
+        match found {
+            Some(bytes) => bytes.extend_from_slice(&new),
+            None => said.push(Said::Peer { to, bytes: new.clone(), is_piece }),
+        }
     }
 }
 

@@ -1,5 +1,5 @@
 //! A group of slaves with everything that it keeps, and its clients, against whatever can happen to them, in virtual time, from a seed:
-//! slaves that crash and begin anew without memory, a minority at a time, or stop for a while; partitions; messages lost, late, out of
+//! slaves that crash and begin anew without memory or with a damaged disk, a minority at a time, or with what their disk has, also all at once; that stop for a while; partitions; messages lost, late, out of
 //! order; clocks that drift; transfers of state that break off; clients that die, are cut off, or sleep longer than their
 //! leases; commands that lay somewhere and arrive again, anywhere. Checked:
 //! - page reads and writes are linearizable: a client's own pages hold exactly what it wrote, and shared ones of named objects what could be;
@@ -13,6 +13,7 @@
 
 mod checker;
 mod client;
+mod disk;
 mod end;
 mod faults;
 mod host;
@@ -42,6 +43,8 @@ struct Outcome {
     pieces: u64,
     crashes: u64,
     expired: u64,
+    power_losses: u64,
+    damaged: u64,
 }
 
 impl Outcome {
@@ -52,6 +55,8 @@ impl Outcome {
         self.pieces += other.pieces;
         self.crashes += other.crashes;
         self.expired += other.expired;
+        self.power_losses += other.power_losses;
+        self.damaged += other.damaged;
     }
 }
 
@@ -74,6 +79,8 @@ fn try_seed(seed: u64) -> Result<Outcome, String> {
         pieces: world.pieces,
         crashes: world.crashes,
         expired: world.expired,
+        power_losses: world.power_losses,
+        damaged: world.damaged,
     })
 }
 

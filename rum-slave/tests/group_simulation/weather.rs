@@ -65,6 +65,8 @@ pub struct Weather {
     pub death: Option<Duration>,
     pub sleep: Option<Duration>,
     pub hand_over: Option<Duration>,
+    /// All slaves lose power at once.
+    pub power: Option<Duration>,
     /// For how long.
     pub down: Duration,
     pub paused: Duration,
@@ -76,6 +78,10 @@ pub struct Weather {
     pub pause_of_clients: Duration,
     /// Pieces of state that a slave sends in one turn.
     pub room: usize,
+    /// How many slaves have a disk, how long that takes for a job, and after how many bytes of its journal a checkpoint is made.
+    pub disks: f64,
+    pub disk_latency: Duration,
+    pub checkpoint_bytes: u64,
 }
 
 impl Weather {
@@ -98,6 +104,7 @@ impl Weather {
             death: often(rng, 0.6, &[150, 500]),
             sleep: often(rng, 0.6, &[150, 500]),
             hand_over: often(rng, 0.3, &[100, 400]),
+            power: often(rng, 0.6, &[300, 900]),
             down: rng.pick(&[4 * MS, 50 * MS, 300 * MS]),
             paused: rng.pick(&[30 * MS, 250 * MS, 500 * MS]),
             slept: rng.pick(&[100 * MS, 700 * MS]),
@@ -105,6 +112,9 @@ impl Weather {
             lease: rng.pick(&[300 * MS, 600 * MS]),
             pause_of_clients: rng.pick(&[MS, 4 * MS, 10 * MS]),
             room: rng.pick(&[1, 1, 6]),
+            disks: rng.pick(&[0.0, 1.0, 1.0, 0.5]),
+            disk_latency: rng.pick(&[100 * US, MS, 10 * MS]),
+            checkpoint_bytes: rng.pick(&[10_000, 100_000, 1 << 30]),
         }
     }
 
@@ -123,6 +133,7 @@ impl Weather {
             death: None,
             sleep: None,
             hand_over: None,
+            power: None,
             ghosts: 0.0,
             ..self
         }

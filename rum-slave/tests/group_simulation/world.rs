@@ -3,6 +3,7 @@
 use std::{
     cmp::Reverse,
     collections::{BinaryHeap, HashMap, HashSet},
+    sync::{Arc, Mutex},
     time::Duration,
 };
 
@@ -16,6 +17,7 @@ use rum_slave::{
 use crate::{
     checker::Checker,
     client::Client,
+    disk::Disk,
     faults::Fault,
     host::{Host, Process, QUOTA, Said, accounts},
     weather::{MS, Rng, Weather, draw_settings},
@@ -110,6 +112,8 @@ pub struct World {
     phase: Phase,
     trace: bool,
     pub crashes: u64,
+    pub power_losses: u64,
+    pub damaged: u64,
     pub messages: u64,
     pub pieces: u64,
     pub expired: u64,
@@ -124,6 +128,11 @@ impl World {
         let drift = 1000 * i64::from(weather.drift_permille);
         let hosts = (0..count).map(|_| Host {
             process: None,
+            disk: rng.chance(weather.disks).then(|| {
+                let disk = Disk::new(count as u8, weather.disk_latency, rng.next());
+                Arc::new(Mutex::new(disk))
+            }),
+            is_remembered: false,
             life: 0,
             drift_ppm: rng.pick(&[-drift, 0, drift]),
             first_generation: 0,
@@ -151,6 +160,8 @@ impl World {
             phase: Phase::Sick,
             trace: std::env::var_os("RUM_SIM_TRACE").is_some(),
             crashes: 0,
+            power_losses: 0,
+            damaged: 0,
             messages: 0,
             pieces: 0,
             expired: 0,
@@ -158,8 +169,16 @@ impl World {
         };
         (0..count).for_each(|host| world.start(host));
         (0..CLIENTS).for_each(|slot| world.join(slot));
-        let faults =
-            [Fault::Crash, Fault::Pause, Fault::Partition, Fault::Cut, Fault::Death, Fault::Sleep, Fault::HandOver];
+        let faults = [
+            Fault::Crash,
+            Fault::Pause,
+            Fault::Partition,
+            Fault::Cut,
+            Fault::Death,
+            Fault::Sleep,
+            Fault::HandOver,
+            Fault::Power,
+        ];
         faults.into_iter().for_each(|fault| world.schedule_fault(fault));
         world
     }
@@ -258,12 +277,14 @@ impl World {
     fn start(&mut self, host: usize) {
         let (seed, first_generation) = (self.rng.next(), 1 + self.rng.below(1 << 30) as u32);
         let (lease, settings) = (self.weather.lease, self.settings);
-        let Host { process, life, drift_ppm, first_generation: first } = &mut self.hosts[host];
+        let checkpoint_bytes = self.weather.checkpoint_bytes;
+        let Host { process, disk, life, drift_ppm, first_generation: first, .. } = &mut self.hosts[host];
         *life += 1;
         *first = first_generation;
         let life = *life;
         let me = self.slaves[host];
-        *process = Some(Process::new(&self.slaves, me, (lease, settings), (self.now, *drift_ppm), seed));
+        let disk = (disk.clone(), checkpoint_bytes);
+        *process = Some(Process::new(&self.slaves, me, (lease, settings), (self.now, *drift_ppm), disk, seed));
         self.schedule(self.now, Event::Turn { host, life });
     }
 
