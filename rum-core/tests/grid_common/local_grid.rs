@@ -36,7 +36,11 @@ pub fn play_slave() {
     let replication = option("grid").map(|path| {
         let machines = Machines::read(Path::new(&path), None).unwrap_or_else(|error| panic!("{error}"));
         let links = [argument("link").parse().expect("a link")];
-        ReplicationOptions::find(machines, &path, None, &links).unwrap_or_else(|error| panic!("{error}"))
+        let options =
+            ReplicationOptions::find(machines, &path, None, &links).unwrap_or_else(|error| panic!("{error}"));
+        let data_dir = option("data_dir").map(PathBuf::from);
+        let checkpoint_bytes = option("checkpoint_bytes").map_or(options.checkpoint_bytes, |_| number("checkpoint_bytes"));
+        ReplicationOptions { data_dir, checkpoint_bytes, ..options }
     });
     let options = Options { lease, replication, ..Options::new(number("memory")) };
     say(&format!("ready {}", station.mac()));
@@ -61,6 +65,8 @@ pub struct SlaveProcess {
     lease: Duration,
     /// The machines.csv of a grid that replicates.
     grid: Option<PathBuf>,
+    /// Where it keeps what it has, and after how many bytes of its journal it makes a checkpoint.
+    pub disk: Option<(PathBuf, u64)>,
 }
 
 fn mac_of(text: &str) -> MacAddr {
@@ -74,13 +80,17 @@ impl SlaveProcess {
     }
 
     fn new(number: usize, link: &str, memory: usize, lease: Duration) -> Self {
-        Self { player: None, machine: machine(number, link), memory, lease, grid: None }
+        Self { player: None, machine: machine(number, link), memory, lease, grid: None, disk: None }
     }
 
     pub fn start(&mut self) {
         let link = self.machine.link.to_string();
         let mut arguments = Self::arguments(&link, self.memory, self.lease).to_vec();
         arguments.extend(self.grid.iter().map(|grid| ("grid", grid.display().to_string())));
+        if let Some((path, checkpoint_bytes)) = &self.disk {
+            arguments.push(("data_dir", path.display().to_string()));
+            arguments.push(("checkpoint_bytes", checkpoint_bytes.to_string()));
+        }
         let mut player = Player::start("slave", &arguments);
         player.hear("ready");
         self.player = Some(player);
@@ -141,14 +151,27 @@ impl VhostGrid {
     }
 
     /// Each page on `factor` slaves.
-    pub fn replicated((count, factor): (usize, usize), memory_each: usize, lease: Duration) -> Self {
+    pub fn replicated(slaves: (usize, usize), memory_each: usize, lease: Duration) -> Self {
+        Self::with_disks(slaves, memory_each, lease, None)
+    }
+
+    /// Each page on `factor` slaves; with `checkpoint_bytes`, each slave has a data folder.
+    pub fn with_disks(
+        (count, factor): (usize, usize),
+        memory_each: usize,
+        lease: Duration,
+        checkpoint_bytes: Option<u64>,
+    ) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         let link = |number: usize| format!("vhost:{}", folder.path().join(format!("s{number}")).display());
         let slaves: Vec<_> = (0..count).map(|n| SlaveProcess::new(n, &link(n), memory_each, lease)).collect();
         let mut grid = Self { slaves, factor, _folder: folder };
         let path = grid._folder.path().join("machines.csv");
         std::fs::write(&path, grid.machines().replace(';', "\n")).expect("a file");
-        grid.slaves.iter_mut().for_each(|slave| slave.grid = Some(path.clone()));
+        for (slave, number) in grid.slaves.iter_mut().zip(0..) {
+            slave.grid = Some(path.clone());
+            slave.disk = checkpoint_bytes.map(|bytes| (path.with_file_name(format!("data-{number}")), bytes));
+        }
         grid.slaves.iter_mut().for_each(SlaveProcess::start);
         // Until all have a vote, none may go.
         grid.slaves.iter_mut().for_each(SlaveProcess::recover);
