@@ -4,6 +4,7 @@ use std::{
     ffi::OsString,
     io,
     os::unix::process::ExitStatusExt,
+    path::PathBuf,
     process::{ExitCode, ExitStatus},
 };
 
@@ -43,6 +44,10 @@ pub struct Arguments {
     /// How many slaves keep each page: 1, 3 or 5. With 3, any one may die
     #[arg(long, default_value = "1", value_parser = slaves::replication_factor)]
     rf: u8,
+    /// Keep all that the slaves have on disk, each in a folder of its own in this one: named objects are there again in the next grid that is
+    /// started with it. Needs --rf 3 or 5
+    #[arg(long, value_name = "DIR")]
+    data_dir: Option<PathBuf>,
     /// Far memory that may be in the command's own memory at once
     #[arg(long, default_value = "64M", value_parser = budget)]
     budget: u64,
@@ -52,6 +57,10 @@ pub struct Arguments {
 }
 
 pub fn run(arguments: &Arguments) -> ExitCode {
+    if arguments.data_dir.is_some() && arguments.rf == 1 {
+        eprintln!("rum local: --data-dir needs replication: say --rf 3, too");
+        return ExitCode::from(2);
+    }
     match run_in_grid(arguments) {
         Ok(status) => ExitCode::from(exit_code(status)),
         Err(SlavesError::Interrupted(signal)) => ExitCode::from(128 + signal as u8),
@@ -72,7 +81,8 @@ fn run_in_grid(arguments: &Arguments) -> Result<ExitStatus, SlavesError> {
     let signals = Signals::take_over().map_err(io::Error::from)?;
     let directory = PrivateFolder::new().map_err(SlavesError::Directory)?;
     let grid = slaves::count_and_factor(arguments.slaves, arguments.rf)?;
-    let (mut slaves, machines) = Slaves::start_local(grid, arguments.memory, directory.path(), &signals)?;
+    let (mut slaves, machines) =
+        Slaves::start_durable(grid, arguments.memory, directory.path(), arguments.data_dir.as_deref(), &signals)?;
     let mut child = slaves::client_command(&arguments.command[0], &machines, arguments.budget, Place::Here)?
         .args(&arguments.command[1..])
         .spawn()?;

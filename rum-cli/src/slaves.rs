@@ -131,6 +131,15 @@ pub fn size_argument(bytes: u64) -> String {
     if bytes.is_multiple_of(1 << 20) { format!("{}M", bytes >> 20) } else { bytes.to_string() }
 }
 
+/// What a slave that replicates is told besides.
+#[derive(Clone, Debug)]
+pub struct Replication<'a> {
+    /// The machines.csv of its grid.
+    pub machines: &'a Path,
+    /// Where it keeps all on disk, if it is to.
+    pub data_dir: Option<PathBuf>,
+}
+
 /// A slave process.
 #[derive(Debug)]
 pub struct Slave {
@@ -143,13 +152,13 @@ pub struct Slave {
 }
 
 impl Slave {
-    /// Starts `rum-slave` on the port `link`; as one of the grid of `machines`, if it replicates. What it prints to stderr goes to a file in `directory`.
+    /// Starts `rum-slave` on the port `link`. What it prints to stderr goes to a file in `directory`.
     pub fn spawn(
         number: usize,
         directory: &Path,
         link: &str,
         memory: &str,
-        machines: Option<&Path>,
+        replication: Option<Replication<'_>>,
         place: Place<'_>,
     ) -> Result<Self, SlavesError> {
         let binary = program("rum-slave", "RUM_SLAVE_BIN")?;
@@ -158,8 +167,11 @@ impl Slave {
         if let Place::OwnHost { keys } = place {
             command.arg("--keys").arg(keys);
         }
-        if let Some(machines) = machines {
+        if let Some(Replication { machines, data_dir }) = replication {
             command.arg("--machines").arg(machines);
+            if let Some(path) = data_dir {
+                command.arg("--data-dir").arg(path);
+            }
         }
         let mut child = command
             .args(["--port", link, "--memory", memory, "--name", &format!("slave-{number}")])
@@ -278,6 +290,17 @@ impl Slaves {
         directory: &Path,
         signals: &Signals,
     ) -> Result<(Self, PathBuf), SlavesError> {
+        Self::start_durable((count, factor), memory_bytes, directory, None, signals)
+    }
+
+    /// As `start_local`; each slave keeps all it has in a folder of its own in `data_dir`.
+    pub fn start_durable(
+        (count, factor): (usize, usize),
+        memory_bytes: u64,
+        directory: &Path,
+        data_dir: Option<&Path>,
+        signals: &Signals,
+    ) -> Result<(Self, PathBuf), SlavesError> {
         let mut slaves = Self::new();
         let memory = size_argument(memory_bytes);
         let links: Vec<String> =
@@ -289,9 +312,10 @@ impl Slaves {
         let lines: String = links.iter().enumerate().map(line).collect();
         let path = directory.join("machines.csv");
         fs::write(&path, format!("# rf={factor}\nip,mac,link,name,memory\n{lines}")).map_err(SlavesError::Directory)?;
-        let machines = (factor > 1).then_some(path.as_path());
         for (number, link) in links.iter().enumerate() {
-            slaves.add(Slave::spawn(number, directory, link, &memory, machines, Place::Here)?);
+            let data_dir = data_dir.map(|path| path.join(format!("slave-{number}")));
+            let replication = (factor > 1).then_some(Replication { machines: &path, data_dir });
+            slaves.add(Slave::spawn(number, directory, link, &memory, replication, Place::Here)?);
         }
         slaves.wait_until_ready(signals)?;
         if factor > 1 {
@@ -311,7 +335,8 @@ impl Slaves {
         let directory = machines.parent().unwrap_or(machines);
         let link = format!("vhost:{}", directory.join(format!("slave-{number}")).display());
         let memory = size_argument(memory_bytes);
-        self.slaves[number] = Slave::spawn(number, directory, &link, &memory, Some(machines), Place::Here)?;
+        let replication = Some(Replication { machines, data_dir: None });
+        self.slaves[number] = Slave::spawn(number, directory, &link, &memory, replication, Place::Here)?;
         Ok(())
     }
 

@@ -66,6 +66,11 @@ pub struct NotInGrid {
 }
 
 impl ReplicationOptions {
+    /// Slave `me` of `machines`, `factor` of which keep each page, in memory alone.
+    pub fn new(machines: Vec<Machine>, factor: usize, me: SlaveIndex) -> Self {
+        Self { machines, factor, me, data_dir: None, checkpoint_bytes: CHECKPOINT_BYTES }
+    }
+
     /// The slave of `machines` that has this name, or serves one of these links alone.
     ///
     /// # Errors
@@ -79,13 +84,7 @@ impl ReplicationOptions {
             let links: Vec<String> = links.iter().map(ToString::to_string).collect();
             NotInGrid { path: path.to_owned(), links: links.join(", ") }
         })?;
-        Ok(Self {
-            factor: machines.replication_factor,
-            machines: machines.slaves,
-            me: me as SlaveIndex,
-            data_dir: None,
-            checkpoint_bytes: CHECKPOINT_BYTES,
-        })
+        Ok(Self::new(machines.slaves, machines.replication_factor, me as SlaveIndex))
     }
 }
 

@@ -287,6 +287,40 @@ fn bad_arguments_are_one_clear_line_and_exit_code_2() {
     assert_eq!(run(&["--help"]).status.code(), Some(0));
 }
 
+#[test]
+fn a_data_folder_of_somebody_else_is_left_alone() {
+    let directory = directory();
+    let path = |name: &str| directory.path().join(name).display().to_string();
+    let link = |grid: &str, number: u8| format!("vhost:{grid}-{number}");
+    let grid = |name: &str, slaves: u8, factor: u8| {
+        let lines = (0..slaves).map(|n| format!("127.0.0.1,02:00:00:00:00:{n:02x},{}\n", link(&path(name), n)));
+        fs::write(path(name), format!("# rf={factor}\n{}", lines.collect::<String>())).unwrap();
+        path(name)
+    };
+    let (three, again, four, alone) = (grid("3", 3, 3), grid("again", 3, 3), grid("4", 4, 3), grid("alone", 3, 1));
+    let (data, other, empty) = (path("data"), path("other"), path("empty"));
+    fs::create_dir(&other).unwrap();
+    fs::write(format!("{other}/kept"), "kept").unwrap();
+    let arguments = |number: u8, grid: &str, data: &str| {
+        ["--port", &link(grid, number), "-m", "64M", "--machines", grid, "--data-dir", data].map(str::to_owned)
+    };
+    let refuse = |arguments: [String; 8], expected: &str| {
+        assert_one_line(&run(&arguments.each_ref().map(String::as_str)), expected);
+    };
+    refuse(arguments(0, &alone, &empty), "--data-dir needs replication: put `# rf=3` into");
+    refuse(arguments(0, &three, &other), "is no data folder of a slave");
+    refuse(arguments(0, &three, &format!("{other}/kept")), "File exists");
+    let socket = format!("{three}-0");
+    let started = SlaveProcess::start(Path::new(&socket), &["-m", "64M", "--machines", &three, "--data-dir", &data]);
+    refuse(arguments(0, &again, &data), "used by another slave");
+    drop(started);
+    refuse(arguments(1, &three, &data), "belongs to slave 0 of 3");
+    refuse(arguments(0, &four, &data), "belongs to slave 0 of 3");
+    fs::write(format!("{data}/slave"), "{").unwrap();
+    refuse(arguments(0, &three, &data), "is not what a slave wrote");
+    assert_eq!(fs::read_to_string(format!("{other}/kept")).unwrap(), "kept");
+}
+
 /// Trust: on a network nobody is served by oversight.
 #[test]
 fn a_network_is_not_served_without_keys() {

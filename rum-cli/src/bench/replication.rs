@@ -121,11 +121,8 @@ pub fn host_slaves(folder: &Path) -> Result<Measured, WorkerError> {
     machines.truncate(REPLICAS);
     let start = |number: usize| {
         let port = VhostListenPort::bind(socket(folder, number), ListenOptions::default())?;
-        let replication = (number < REPLICAS).then(|| ReplicationOptions {
-            machines: machines.clone(),
-            factor: REPLICAS,
-            me: number as u16,
-        });
+        let new = || ReplicationOptions::new(machines.clone(), REPLICAS, number as u16);
+        let replication = (number < REPLICAS).then(new);
         let options = Options { replication, ..Options::new(SLAVE_BYTES) };
         let port: Box<dyn Port> = Box::new(port);
         Slave::new(vec![port], options).map_err(|error| WorkerError::Wrong(error.to_string()))

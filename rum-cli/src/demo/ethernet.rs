@@ -15,7 +15,7 @@ use nix::sched::{CloneFlags, unshare};
 
 use crate::{
     signals::Signals,
-    slaves::{Place, Slave, Slaves, SlavesError, size_argument},
+    slaves::{Place, Replication, Slave, Slaves, SlavesError, size_argument},
     tied::{ARRIVED, INTERFACE},
 };
 
@@ -60,10 +60,10 @@ impl Switch {
         let lines: String = (0..count).map(line).collect();
         let path = directory.join("machines.csv");
         fs::write(&path, format!("# rf={factor}\nip,mac,link,name,memory\n{lines}")).map_err(SlavesError::Directory)?;
-        let machines = (factor > 1).then_some(path.as_path());
+        let replication = (factor > 1).then_some(Replication { machines: &path, data_dir: None });
         for number in 0..count {
             let place = Place::OwnHost { keys };
-            let slave = slaves.add(Slave::spawn(number, directory, &link, &memory, machines, place)?);
+            let slave = slaves.add(Slave::spawn(number, directory, &link, &memory, replication.clone(), place)?);
             slave.wait_for(ARRIVED, signals)?;
             self.connect(slave.pid())?;
             slave.go()?;

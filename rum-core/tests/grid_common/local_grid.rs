@@ -36,10 +36,10 @@ pub fn play_slave() {
     let replication = option("grid").map(|path| {
         let machines = Machines::read(Path::new(&path), None).unwrap_or_else(|error| panic!("{error}"));
         let links = [argument("link").parse().expect("a link")];
-        let options =
-            ReplicationOptions::find(machines, &path, None, &links).unwrap_or_else(|error| panic!("{error}"));
+        let options = ReplicationOptions::find(machines, &path, None, &links).unwrap_or_else(|error| panic!("{error}"));
         let data_dir = option("data_dir").map(PathBuf::from);
-        let checkpoint_bytes = option("checkpoint_bytes").map_or(options.checkpoint_bytes, |_| number("checkpoint_bytes"));
+        let checkpoint_bytes =
+            option("checkpoint_bytes").map_or(options.checkpoint_bytes, |_| number("checkpoint_bytes"));
         ReplicationOptions { data_dir, checkpoint_bytes, ..options }
     });
     let options = Options { lease, replication, ..Options::new(number("memory")) };
