@@ -17,6 +17,8 @@ mod disk;
 mod end;
 mod faults;
 mod host;
+#[path = "../support/registers.rs"]
+mod registers;
 mod weather;
 mod world;
 
