@@ -7,12 +7,25 @@ use std::{
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
-    sync::atomic::{AtomicU32, Ordering},
+    sync::{
+        atomic::{AtomicU32, Ordering},
+        mpsc::{Receiver, channel},
+    },
+    thread,
 };
 
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
 use rum_net::seal::Key;
+use rum_slave::{description::SlaveDescription, replication::PEER_KEY};
 
-use super::{namespaces::ip, player::Player};
+use super::{
+    DEADLINE,
+    namespaces::{ip, run},
+    player::Player,
+};
 
 /// The interface of each host.
 pub const INTERFACE: &str = "rum0";
@@ -53,7 +66,8 @@ impl Hosts {
         for (host, name) in hosts.names.iter().enumerate() {
             let port = port_of(host);
             let bridge = if host + 1 == count { "far" } else { "near" };
-            link(&["add", &port, "mtu", &mtu, "type", "veth", "peer", INTERFACE, "netns", name]);
+            let peer = ["peer", INTERFACE, "address", &mac_of(host), "netns", name];
+            link(&[&["add", &port, "mtu", &mtu, "type", "veth"][..], &peer].concat());
             link(&["set", &port, "master", bridge, "up"]);
             ip(&["-n", name, "address", "add", &format!("{}/24", ip_of(host)), "dev", INTERFACE]);
             ip(&["-n", name, "link", "set", INTERFACE, "mtu", &mtu, "up"]);
@@ -68,6 +82,32 @@ impl Hosts {
     /// Pulls the cable of a host at the switch, or plugs it in.
     pub fn set_cable(&self, host: usize, state: &str) {
         ip(&["-n", &self.switch, "link", "set", &port_of(host), state]);
+    }
+
+    /// From now on the host receives nothing, and is heard nevertheless; or all is well again.
+    pub fn set_deaf(&self, host: usize, is_deaf: bool) {
+        let port = port_of(host);
+        // A bucket that no packet fits into.
+        let bucket = ["rate", "8bit", "burst", "1", "latency", "1ms"];
+        match is_deaf {
+            true => self.on_switch("tc", &[&["qdisc", "add", "dev", &port, "root", "tbf"][..], &bucket].concat()),
+            false => self.on_switch("tc", &["qdisc", "del", "dev", &port, "root"]),
+        }
+    }
+
+    /// From now on nobody hears the host, and it receives nevertheless; or all is well again.
+    pub fn set_mute(&self, host: usize, is_mute: bool) {
+        let port = port_of(host);
+        // A locked port takes packets of senders only that were entered for it, which nobody is.
+        let (locked, learning) = if is_mute { ("on", "off") } else { ("off", "on") };
+        self.on_switch("bridge", &["link", "set", "dev", &port, "locked", locked, "learning", learning]);
+        if is_mute {
+            self.on_switch("bridge", &["fdb", "del", &mac_of(host), "dev", &port, "master"]);
+        }
+    }
+
+    fn on_switch(&self, program: &str, arguments: &[&str]) {
+        run(Command::new("ip").args(["netns", "exec", &self.switch, program]).args(arguments));
     }
 
     /// Takes the host's own interface down or up.
@@ -88,43 +128,65 @@ fn port_of(host: usize) -> String {
     format!("port{host}")
 }
 
+fn mac_of(host: usize) -> String {
+    format!("02:52:55:4d:01:{host:02x}")
+}
+
 pub fn ip_of(host: usize) -> String {
     format!("10.0.0.{}", host + 1)
 }
 
-/// The program `rum-slave`, which lies where cargo put it for the whole workspace.
-pub fn rum_slave() -> PathBuf {
+/// A program of RUM's, which lies where cargo put it for the whole workspace.
+pub fn program(name: &str) -> PathBuf {
     let test = std::env::current_exe().expect("own path");
-    let program = test.ancestors().nth(2).expect("a test lies in target/PROFILE/deps").join("rum-slave");
-    assert!(program.exists(), "there is no {}: run `cargo build -p rum-slave` first", program.display());
+    let program = test.ancestors().nth(2).expect("a test lies in target/PROFILE/deps").join(name);
+    assert!(program.exists(), "there is no {}: run `cargo build --workspace` first", program.display());
     program
+}
+
+/// A command in a network namespace, or in this one.
+pub fn command_in(namespace: Option<&str>, program: &Path) -> Command {
+    let Some(namespace) = namespace else { return Command::new(program) };
+    let mut command = Command::new("ip");
+    command.args(["netns", "exec", namespace]).arg(program);
+    command
 }
 
 /// A `rum-slave` process; killed when dropped.
 pub struct RealSlave {
     child: Child,
     pub ready_line: String,
+    /// What it says after it.
+    lines: Receiver<String>,
 }
 
 impl RealSlave {
     /// In a network namespace, or in this one.
     pub fn start(namespace: Option<&str>, arguments: &[&str]) -> Self {
-        let program = rum_slave();
-        let mut command = Command::new(if namespace.is_some() { Path::new("ip") } else { &program });
-        if let Some(namespace) = namespace {
-            command.args(["netns", "exec", namespace]).arg(&program);
-        }
+        let mut command = command_in(namespace, &program("rum-slave"));
         let mut child = command.args(arguments).stdout(Stdio::piped()).spawn().expect("the program starts");
         let mut ready_line = String::new();
         let mut stdout = BufReader::new(child.stdout.take().expect("piped"));
         stdout.read_line(&mut ready_line).expect("text");
         assert!(ready_line.contains(": ready, "), "rum-slave {arguments:?} said {ready_line:?}");
-        Self { child, ready_line }
+        let (said, lines) = channel();
+        thread::spawn(move || stdout.lines().map_while(Result::ok).try_for_each(|line| said.send(line)));
+        Self { child, ready_line, lines }
     }
 
     pub fn mac(&self) -> &str {
         let clause = self.ready_line.split(", ").find_map(|clause| clause.strip_prefix("mac "));
         clause.expect("the line names its address")
+    }
+
+    pub fn signal(&self, signal: Signal) {
+        let pid = Pid::from_raw(i32::try_from(self.child.id()).expect("a process id"));
+        kill(pid, signal).expect("our own child");
+    }
+
+    /// Waits until it says that it has what its grid has.
+    pub fn recover(&self) {
+        while !self.lines.recv_timeout(DEADLINE).expect("it says so").contains("has what its grid has") {}
     }
 }
 
@@ -137,9 +199,19 @@ impl Drop for RealSlave {
 
 /// A key file of one client named `client`, readable by its owner alone.
 pub fn key_file(folder: &Path) -> PathBuf {
-    let path = folder.join("rum.keys");
     let key = Key::generate().expect("random numbers");
-    fs::write(&path, format!("client {}\n", key.to_hex().as_str())).expect("a folder");
+    write_keys(folder.join("rum.keys"), &format!("client {}\n", key.to_hex().as_str()))
+}
+
+/// A key file with the same client, and the key by which slaves know each other.
+pub fn slaves_key_file(clients: &Path) -> PathBuf {
+    let key = Key::generate().expect("random numbers");
+    let clients_key = fs::read_to_string(clients).expect("the clients' file");
+    write_keys(clients.with_extension("slaves"), &format!("{clients_key}{PEER_KEY} {}\n", key.to_hex().as_str()))
+}
+
+fn write_keys(path: PathBuf, text: &str) -> PathBuf {
+    fs::write(&path, text).expect("a folder");
     fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).expect("our own file");
     path
 }
@@ -172,35 +244,56 @@ impl Wire {
 /// Slaves on the first hosts, clients on the others.
 pub struct HostGrid {
     slaves: Vec<Option<RealSlave>>,
-    macs: Vec<String>,
     wire: Wire,
     memory: usize,
-    keys: Option<PathBuf>,
+    factor: usize,
+    /// Of the clients, and of the slaves.
+    keys: Option<(PathBuf, PathBuf)>,
+    machines_file: PathBuf,
     pub hosts: Hosts,
     _folder: tempfile::TempDir,
 }
 
 impl HostGrid {
     pub fn start(wire: Wire, slaves: usize, clients: usize, memory: usize) -> Self {
+        Self::replicated(wire, (slaves, 1), clients, memory)
+    }
+
+    /// Each page on `factor` slaves.
+    pub fn replicated(wire: Wire, (slaves, factor): (usize, usize), clients: usize, memory: usize) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
-        let keys = wire.is_sealed.then(|| key_file(folder.path()));
+        let keys = wire.is_sealed.then(|| key_file(folder.path())).map(|clients| {
+            let slaves = slaves_key_file(&clients);
+            (clients, slaves)
+        });
         let hosts = Hosts::behind(slaves + clients, wire.mtu, wire.path_mtu);
-        let macs = vec![String::new(); slaves];
+        let machines_file = folder.path().join("machines.csv");
         let slaves = (0..slaves).map(|_| None).collect();
-        let mut grid = Self { slaves, macs, wire, memory, keys, hosts, _folder: folder };
+        let mut grid = Self { slaves, wire, memory, factor, keys, machines_file, hosts, _folder: folder };
+        fs::write(&grid.machines_file, grid.machines().replace(';', "\n")).expect("our own folder");
         (0..grid.slaves.len()).for_each(|slave| grid.start_slave(slave));
+        if factor > 1 {
+            (0..grid.slaves.len()).for_each(|slave| grid.slave(slave).recover());
+        }
         grid
     }
 
     pub fn start_slave(&mut self, slave: usize) {
-        let memory = self.memory.to_string();
-        let keys = self.keys.as_ref().map(|path| path.to_str().expect("a path of ours"));
-        let mut arguments = vec!["--port", self.wire.link, "--memory", &memory, "--lease", "60s"];
+        let (memory, name) = (self.memory.to_string(), name_of(slave));
+        let mut arguments = vec!["--port", self.wire.link, "--memory", &memory, "--lease", "60s", "--name", &name];
+        if self.factor > 1 {
+            arguments.extend(["--machines", self.machines_file.to_str().expect("a path of ours")]);
+        }
+        let keys = self.keys.as_ref().map(|(_, path)| path.to_str().expect("a path of ours"));
         arguments.extend(keys.map_or(vec!["--insecure"], |path| vec!["--keys", path]));
         arguments.extend(self.wire.faults.iter().flat_map(|faults| ["--inject", faults.as_str()]));
         let started = RealSlave::start(Some(self.hosts.name(slave)), &arguments);
-        self.macs[slave] = started.mac().to_owned();
+        assert_eq!(started.mac(), mac_of(slave));
         self.slaves[slave] = Some(started);
+    }
+
+    pub fn slave(&self, slave: usize) -> &RealSlave {
+        self.slaves[slave].as_ref().expect("it runs")
     }
 
     /// As `kill -9`.
@@ -215,16 +308,16 @@ impl HostGrid {
 
     /// A client that asks for its slaves' hardware addresses where the framing allows it.
     fn machines(&self) -> String {
-        let line = |(slave, mac): (usize, &String)| {
-            let mac = if self.wire.link == UDP { "" } else { mac };
-            format!("{},{mac},{}", ip_of(slave), self.wire.link)
+        let line = |slave: usize| {
+            let mac = if self.wire.link == UDP { String::new() } else { mac_of(slave) };
+            format!(";{},{mac},{},{}", ip_of(slave), self.wire.link, name_of(slave))
         };
-        self.macs.iter().enumerate().map(line).collect::<Vec<_>>().join(";")
+        format!("# rf={}", self.factor) + &(0..self.slaves.len()).map(line).collect::<String>()
     }
 
     /// Starts a client on a host of its own.
     pub fn client(&self, client: usize, role: &str, budget_mib: usize, more: &[(&'static str, String)]) -> Player {
-        let keys = self.keys.as_ref().map_or(String::new(), |path| path.display().to_string());
+        let keys = self.keys.as_ref().map_or(String::new(), |(path, _)| path.display().to_string());
         let mut arguments = vec![
             ("machines", self.machines()),
             ("budget_mib", budget_mib.to_string()),
@@ -235,4 +328,25 @@ impl HostGrid {
         let faults = self.wire.faults.iter().map(|faults| ("RUM_INJECT", faults.as_str())).collect::<Vec<_>>();
         Player::start_in_with(self.hosts.name(self.client_host(client)), role, &arguments, &faults)
     }
+
+    /// What the slaves say of themselves to a client on a host of its own; nothing of one that is silent.
+    pub fn status(&self, client: usize) -> Vec<Option<SlaveDescription>> {
+        let namespace = self.hosts.name(self.client_host(client));
+        status(Some(namespace), &self.machines_file, self.keys.as_ref().map(|(clients, _)| clients.as_path()))
+    }
+}
+
+fn name_of(slave: usize) -> String {
+    format!("slave-{slave}")
+}
+
+/// What `rum status` says of each slave.
+pub fn status(namespace: Option<&str>, machines: &Path, keys: Option<&Path>) -> Vec<Option<SlaveDescription>> {
+    let mut command = command_in(namespace, &program("rum"));
+    command.args(["status", "--json"]).arg(machines).envs(keys.map(|path| ("RUM_KEY", path)));
+    let said = command.output().expect("the program starts");
+    let json: serde_json::Value = serde_json::from_slice(&said.stdout)
+        .unwrap_or_else(|error| panic!("rum status: {error}: {}", String::from_utf8_lossy(&said.stderr)));
+    let slaves = json["slaves"].as_array().expect("a list").clone();
+    slaves.into_iter().map(|slave| serde_json::from_value(slave["says"].clone()).expect("its form")).collect()
 }

@@ -11,8 +11,11 @@ pub mod local_grid;
 pub mod namespaces;
 pub mod open_vswitch;
 pub mod player;
+#[path = "../../../rum-slave/tests/support/registers.rs"]
+pub mod registers;
 pub mod resident;
 pub mod shadow;
+pub mod sharer;
 pub mod suite;
 
 use std::{

@@ -64,8 +64,9 @@ pub fn ip(arguments: &[&str]) {
     run(Command::new("ip").args(arguments));
 }
 
-fn run(command: &mut Command) {
-    let output = command.output().expect("ip is installed");
+/// Runs a program of iproute2's, which must succeed.
+pub fn run(command: &mut Command) {
+    let output = command.output().expect("iproute2 is installed");
     assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
 }
 
