@@ -17,6 +17,7 @@ mod disk;
 mod end;
 mod faults;
 mod host;
+mod losses;
 #[path = "../support/registers.rs"]
 mod registers;
 mod weather;

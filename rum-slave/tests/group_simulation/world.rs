@@ -8,7 +8,11 @@ use std::{
 };
 
 use paxos::Settings;
-use rum_net::{placement::SlaveIndex, rpc::Incarnation, wire::message::ExtentRef};
+use rum_net::{
+    placement::SlaveIndex,
+    rpc::Incarnation,
+    wire::message::{ExtentRef, Opcode},
+};
 use rum_slave::{
     account::AccountId,
     group::{Caller, message::PeerMessage},
@@ -20,6 +24,7 @@ use crate::{
     disk::Disk,
     faults::Fault,
     host::{Host, Process, QUOTA, Said, accounts},
+    losses::{Losses, asked},
     weather::{MS, Rng, Weather, draw_settings},
 };
 
@@ -89,6 +94,7 @@ pub struct World {
     pub rng: Rng,
     pub now: Duration,
     pub weather: Weather,
+    pub losses: Option<Losses>,
     pub settings: Settings,
     pub checker: Checker,
     pub hosts: Vec<Host>,
@@ -101,8 +107,8 @@ pub struct World {
     pub unreached: HashSet<(usize, usize)>,
     /// Clients and slaves that do not hear each other.
     pub cut: HashSet<(usize, usize)>,
-    /// Requests that slaves have not answered: slave, its life, client.
-    asked: HashMap<u64, (usize, u64, usize, u128)>,
+    /// Requests that slaves have not answered: slave, its life, client, and what it asks for.
+    asked: HashMap<u64, (usize, u64, usize, u128, Option<Opcode>)>,
     incarnations: u128,
     value: u64,
     requests: u64,
@@ -124,6 +130,10 @@ impl World {
         let mut rng = Rng(seed);
         let weather = Weather::draw(&mut rng);
         let settings = draw_settings(&mut rng);
+        Self::under(weather, settings, rng)
+    }
+
+    pub fn under(weather: Weather, settings: Settings, mut rng: Rng) -> Self {
         let count = rng.pick(&[3, 3, 3, 5]);
         let drift = 1000 * i64::from(weather.drift_permille);
         let hosts = (0..count).map(|_| Host {
@@ -141,6 +151,7 @@ impl World {
         let mut world = Self {
             now: Duration::ZERO,
             weather,
+            losses: None,
             settings,
             checker: Checker::default(),
             hosts,
@@ -319,6 +330,10 @@ impl World {
         for said in process.drain(now) {
             match said {
                 Said::Peer { to, bytes, is_piece } => {
+                    let bytes = match &mut self.losses {
+                        Some(losses) => losses.thin(&bytes),
+                        None => bytes,
+                    };
                     let to = usize::from(to);
                     let loss =
                         if is_piece { self.weather.piece_loss.max(self.weather.loss) } else { self.weather.loss };
@@ -338,9 +353,15 @@ impl World {
         self.look_for_fenced(host);
     }
 
+    /// Whether a client's message, or the answer to it, is the one that is lost.
+    fn loses(&mut self, opcode: Option<Opcode>, is_answer: bool) -> bool {
+        let losses = self.losses.as_mut().zip(opcode);
+        losses.is_some_and(|(losses, opcode)| losses.loses_of_client((opcode, is_answer)))
+    }
+
     fn send_answer(&mut self, host: usize, request: u64, bytes: Vec<u8>) {
-        let Some((_, _, slot, client)) = self.asked.remove(&request) else { return };
-        let is_cut = self.cut.contains(&(slot, host));
+        let Some((_, _, slot, client, opcode)) = self.asked.remove(&request) else { return };
+        let is_cut = self.cut.contains(&(slot, host)) || self.loses(opcode, true);
         if let Some(at) = self.arrival(is_cut, self.weather.loss) {
             self.schedule(at, Event::Answer { slot, client, from: host, request, bytes });
         }
@@ -387,7 +408,7 @@ impl World {
             Event::Request { to, life, slot, client, request, message } => {
                 if self.hosts[to].life == life {
                     self.hear(to, Incarnation(client));
-                    self.asked.insert(request, (to, life, slot, client));
+                    self.asked.insert(request, (to, life, slot, client, asked(&message)));
                     let Client { account, quota, .. } = self.clients[slot];
                     self.serve(to, (client, account, quota), request, &message);
                 }
@@ -532,7 +553,8 @@ impl World {
                 let Client { account, quota, .. } = self.clients[slot];
                 self.schedule(at, Event::Ghost { to, caller: (client, account, quota), message: sent.message.clone() });
             }
-            if let Some(at) = self.arrival(self.cut.contains(&(slot, to)), self.weather.loss) {
+            let is_cut = self.cut.contains(&(slot, to)) || self.loses(asked(&sent.message), false);
+            if let Some(at) = self.arrival(is_cut, self.weather.loss) {
                 let (request, message) = (sent.request, sent.message);
                 self.schedule(at, Event::Request { to, life, slot, client, request, message });
             }
