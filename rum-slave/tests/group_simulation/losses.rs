@@ -61,7 +61,7 @@ fn is_asked(opcode: Opcode) -> bool {
     match opcode {
         Opcode::Reserve | Opcode::Release | Opcode::Read | Opcode::Write | Opcode::OpenName => true,
         Opcode::FreeName | Opcode::Renew | Opcode::Bye => true,
-        // These are said with real packets alone (`rum-core/tests/grid_losses.rs`).
+        // These are said with real packets alone (`rum-slave/tests/losses.rs`).
         Opcode::Stat | Opcode::NameExtents | Opcode::Command | Opcode::Ask | Opcode::Peer | Opcode::Describe => false,
     }
 }
