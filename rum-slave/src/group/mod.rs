@@ -50,6 +50,8 @@ const REPAIR: Duration = Duration::from_millis(50);
 const MAX_WANTED: usize = 30;
 /// How often a leader looks whether leases have run out.
 const LEASE_CHECK: Duration = Duration::from_millis(50);
+/// How often it looks at all clients, of which there may be many, for those without a session: as a rule the ends of sessions have told.
+const LEASE_WALK: Duration = Duration::from_millis(500);
 
 /// Where an answer goes: to this request of the slave's port of this number.
 pub type Asker = (usize, RequestToken);
@@ -107,6 +109,7 @@ pub struct Group {
     /// Leases that another leader may have renewed have not run out before.
     leases_begin_anew: Duration,
     next_lease_check: Duration,
+    next_lease_walk: Duration,
     /// Clients without a session here: when their lease runs out.
     silent: HashMap<Incarnation, Duration>,
     expiring: HashSet<Incarnation>,
@@ -149,6 +152,7 @@ impl Group {
             lease,
             leases_begin_anew: now,
             next_lease_check: now,
+            next_lease_walk: now,
             silent: HashMap::new(),
             expiring: HashSet::new(),
             outputs: Vec::new(),
@@ -451,13 +455,17 @@ impl Group {
         let Self { state, silent, expiring, .. } = self;
         silent.retain(|&client, _| state.has_lease(client) && !has_session(client));
         expiring.retain(|&client| state.has_lease(client) && !has_session(client));
-        let mut over = Vec::new();
-        for client in state.clients().filter(|&client| !has_session(client)) {
-            let end = *silent.entry(client).or_insert(now + self.lease);
-            if now >= end.max(self.leases_begin_anew) && !expiring.contains(&client) {
-                over.push(client);
+        if now >= self.next_lease_walk {
+            self.next_lease_walk = now + LEASE_WALK;
+            for client in state.clients().filter(|&client| !has_session(client)) {
+                silent.entry(client).or_insert(now + self.lease);
             }
         }
+        let is_over = |end: Duration| now >= end.max(self.leases_begin_anew);
+        let over = silent.iter().filter(|(client, end)| is_over(**end) && !expiring.contains(client));
+        let mut over: Vec<Incarnation> = over.map(|(client, _)| *client).collect();
+        // Runs of the simulation can be repeated.
+        over.sort_unstable();
         for client in over {
             let expire = Operation::Expire { client: client.0 };
             if self.replica.propose(Entry(Arc::new(expire))).is_ok() {
@@ -515,6 +523,7 @@ impl Group {
                 Effect::BecameLeader { .. } => {
                     self.led_since = Some(now);
                     self.leases_begin_anew = now + self.lease;
+                    self.next_lease_walk = now;
                     self.silent.clear();
                     self.expiring.clear();
                     tracing::info!("group {}: this slave leads", self.number);
