@@ -14,18 +14,24 @@ use std::{alloc::Layout, ptr::NonNull};
 
 use allocator_api2::alloc::{AllocError, Allocator};
 
-use crate::grid::Grid;
+use crate::grid::{Grid, Location};
 
 /// Puts a collection into the far memory of a grid. The borrow keeps the grid joined for as long as the collection lives.
 #[derive(Clone, Copy, Debug)]
 pub struct FarAllocator<'g> {
     grid: &'g Grid,
+    location: Option<&'g Location>,
 }
 
 impl<'g> FarAllocator<'g> {
     /// An allocator of this grid's memory.
     pub fn new(grid: &'g Grid) -> Self {
-        Self { grid }
+        Self { grid, location: None }
+    }
+
+    /// An allocator of the memory that one slave keeps, or leads.
+    pub fn at(grid: &'g Grid, location: &'g Location) -> Self {
+        Self { grid, location: Some(location) }
     }
 
     /// # Safety
@@ -58,13 +64,23 @@ unsafe impl Allocator for FarAllocator<'_> {
         if layout.size() == 0 {
             return Ok(empty(layout));
         }
-        let pointer = self.grid.alloc(layout).map_err(|_| AllocError)?;
+        let pointer = match self.location {
+            None => self.grid.alloc(layout),
+            Some(location) => self.grid.alloc_at(layout, location),
+        };
+        let pointer = pointer.map_err(|_| AllocError)?;
         Ok(NonNull::slice_from_raw_parts(pointer, layout.size()))
     }
 
     fn allocate_zeroed(&self, layout: Layout) -> Result<NonNull<[u8]>, AllocError> {
         if layout.size() == 0 {
             return Ok(empty(layout));
+        }
+        if self.location.is_some() {
+            let pointer = self.allocate(layout)?;
+            // SAFETY: `layout.size()` fresh bytes that nobody else has.
+            unsafe { pointer.cast::<u8>().write_bytes(0, layout.size()) };
+            return Ok(pointer);
         }
         let pointer = self.grid.alloc_zeroed(layout).map_err(|_| AllocError)?;
         Ok(NonNull::slice_from_raw_parts(pointer, layout.size()))

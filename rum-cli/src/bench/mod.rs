@@ -6,6 +6,7 @@
 
 mod bare;
 mod data;
+mod failover;
 mod fault_latency;
 mod figure;
 mod locality;
@@ -47,6 +48,7 @@ const BENCHES: &[Bench] = &[
     Bench { id: "R10", measure: metadata::measure },
     Bench { id: "R11", measure: resident::measure },
     Bench { id: "R12", measure: transport::small },
+    Bench { id: "R13", measure: failover::measure },
     Bench { id: "T1", measure: transport::latency },
     Bench { id: "T2", measure: transport::stream },
     Bench { id: "T3", measure: transport::many },
@@ -55,7 +57,7 @@ const BENCHES: &[Bench] = &[
 
 #[derive(clap::Args)]
 pub struct Arguments {
-    /// The figures to measure: R1 R2 R3 R5 R6 R7 R8 R9 R10 R11 R12, and of the transport T1 T2 T3 T4; all without
+    /// The figures to measure: R1 R2 R3 R5 R6 R7 R8 R9 R10 R11 R12 R13, and of the transport T1 T2 T3 T4; all without
     ids: Vec<String>,
     /// One JSON object a line instead of a table
     #[arg(long)]

@@ -50,6 +50,8 @@ const WRITES: usize = 20_000;
 const BATCHES: usize = 2_000;
 const IN_FLIGHT: usize = 8;
 const PATIENCE: Duration = Duration::from_secs(20);
+/// After this time slaves are at rest.
+const REST: Duration = Duration::from_millis(500);
 
 pub fn memory(stage: &mut Stage) -> Result<Vec<Figure>, BenchError> {
     let mut pairs = Vec::new();
@@ -57,16 +59,42 @@ pub fn memory(stage: &mut Stage) -> Result<Vec<Figure>, BenchError> {
         let measured = stage.worker("store", &[&stage.slave_pid().to_string()], BUDGET_BYTES)?;
         pairs.push((value(&measured, "slave")? / 1e6, value(&measured, "stored")? / 1e6));
     }
+    let mut replicated = Vec::new();
+    for run in 0..stage.runs {
+        let folder = stage.folder().join(format!("store-{run}"));
+        std::fs::create_dir(&folder)?;
+        let (slaves, machines) = Slaves::start_local((REPLICAS, REPLICAS), SLAVE_BYTES, &folder, stage.signals())?;
+        let pids: Vec<String> = slaves.pids().iter().map(ToString::to_string).collect();
+        let machines = machines.display().to_string();
+        let arguments: Vec<&str> = std::iter::once(&machines).chain(&pids).map(String::as_str).collect();
+        let measured = stage.worker("store-replicated", &arguments, BUDGET_BYTES)?;
+        replicated.push((value(&measured, "slave")? / 1e6, value(&measured, "stored")? / 1e6));
+    }
     let what = "memory of a slave ÷ bytes stored there, 128 MiB of pages, one slave";
-    Ok(vec![Label::new("R6", what, "MB").at_most(1.03).figure(&pairs)])
+    let of_three = "memory of three slaves ÷ bytes stored, each page on all of them, 128 MiB of pages, at rest";
+    Ok(vec![
+        Label::new("R6", what, "MB").at_most(1.03).figure(&pairs),
+        Label::new("R6.replicated", of_three, "MB").at_most(3.1).figure(&replicated),
+    ])
 }
 
-/// Fills far memory, and says by how much the slave has grown.
+/// Fills far memory of the grid that the environment names, and says by how much its slave has grown.
 pub fn store_worker(slave: &str) -> Result<Measured, WorkerError> {
-    let grid = join(EngineKind::UffdInline)?;
-    let before = resident_bytes(slave)?;
-    let words = data::far_words(&grid, STORED_BYTES / 8)?;
-    let after = resident_bytes(slave)?;
+    store(&join(EngineKind::UffdInline)?, &[slave])
+}
+
+/// Fills far memory of a grid, and says by how much its slaves have grown.
+pub fn store_replicated_worker(machines: &Path, slaves: &[&str]) -> Result<Measured, WorkerError> {
+    store(&Grid::join(Config { local_budget_bytes: BUDGET_BYTES, ..Config::from_env(Some(machines))? })?, slaves)
+}
+
+fn store(grid: &Grid, slaves: &[&str]) -> Result<Measured, WorkerError> {
+    let resident = || slaves.iter().map(|slave| resident_bytes(slave)).sum::<Result<f64, WorkerError>>();
+    let before = resident()?;
+    let words = data::far_words(grid, STORED_BYTES / 8)?;
+    // What is kept for others that lag is forgotten when they have it.
+    std::thread::sleep(REST);
+    let after = resident()?;
     let stored = grid.slaves().iter().flatten().map(|stat| stat.used_pages).sum::<u64>() * PAGE_BYTES as u64;
     drop(words);
     Ok(measured([("slave", after - before), ("stored", stored as f64)]))

@@ -10,7 +10,8 @@ use rum_core::{
 use rum_net::port::vhost_user::{BindError, ConnectError};
 
 use super::{
-    bare, fault_latency, locality, metadata, replication, resident, stage::Measured, swap, throughput, transport, zram,
+    bare, failover, fault_latency, locality, metadata, replication, resident, stage::Measured, swap, throughput,
+    transport, zram,
 };
 
 /// Why a worker failed.
@@ -71,9 +72,13 @@ fn dispatch(name: &str, arguments: &[&str]) -> Result<Measured, WorkerError> {
         ("metadata", [engine, kind]) => metadata::worker(parse(engine)?, kind),
         ("resident", [engine]) => resident::worker(parse(engine)?),
         ("store", [slave]) => replication::store_worker(slave),
+        ("store-replicated", [machines, slaves @ ..]) => {
+            replication::store_replicated_worker(machines.as_ref(), slaves)
+        }
         ("four-slaves", [folder]) => replication::host_slaves(folder.as_ref()),
         ("quorum", [folder]) => replication::quorum_worker(folder.as_ref()),
         ("hold", [machines]) => replication::hold_worker(machines.as_ref()),
+        ("bereaved", [machines, slave]) => failover::worker(machines.as_ref(), slave),
         ("host", []) => transport::hosts::keep(None),
         ("host", [peer, cables]) => {
             transport::hosts::keep(Some((peer, cables.parse().map_err(|_| WorkerError::Usage)?)))
