@@ -95,7 +95,7 @@ impl World {
         let disk = self.hosts[host].disk.as_ref().map(|disk| {
             let mut after = disk.lock().unwrap().clone();
             after.crash(&mut self.rng);
-            if may_forget && self.rng.chance(0.2) {
+            if may_forget && self.rng.chance(self.weather.damage) {
                 after.damage(&mut self.rng);
                 self.damaged += 1;
             } else if may_forget && self.rng.chance(0.1) {

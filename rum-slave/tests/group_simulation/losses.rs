@@ -12,7 +12,7 @@ use crate::{
 };
 
 /// What slaves say to each other. A new kind of message has its place here, because `peer_kind` has to name it.
-const PEER_KINDS: [&str; 14] = [
+const PEER_KINDS: [&str; 16] = [
     "PreVote",
     "PreVoted",
     "Prepare",
@@ -27,6 +27,8 @@ const PEER_KINDS: [&str; 14] = [
     "StateOffer",
     "Directory",
     "Pages",
+    "Wanted",
+    "Copies",
 ];
 
 fn peer_kind(message: &PeerMessage) -> &'static str {
@@ -49,6 +51,8 @@ fn peer_kind(message: &PeerMessage) -> &'static str {
             Part::Directory { .. } => 12,
             Part::Pages(_) => 13,
         },
+        Content::Wanted(_) => 14,
+        Content::Copies { .. } => 15,
     };
     PEER_KINDS[place]
 }
@@ -115,11 +119,14 @@ impl Losses {
     }
 }
 
-/// All that happens is that slaves crash and hand over, and clients die. Logs are short, so that pages have to be sent.
+/// All that happens is that slaves crash, some with a damaged disk, and hand over, and clients die. Logs are short, so that pages have to be sent.
 fn world(seed: u64, victim: (Kind, u64)) -> World {
     let mut rng = Rng(seed);
     let (crash, hand_over, death) = (Some(250 * MS), Some(300 * MS), Some(400 * MS));
-    let weather = Weather { crash, hand_over, death, down: 40 * MS, ..Weather::draw(&mut rng).well() };
+    let disks = if seed.is_multiple_of(2) { 0.0 } else { 1.0 };
+    let (damage, checkpoint_bytes) = (0.7, 10_000);
+    let drawn = Weather::draw(&mut rng).well();
+    let weather = Weather { crash, hand_over, death, down: 40 * MS, disks, damage, checkpoint_bytes, ..drawn };
     let settings =
         Settings { max_in_flight_entries: 16, max_batch_entries: 4, max_log_entries: 16, ..Settings::default() };
     let mut world = World::under(weather, settings, rng);

@@ -81,6 +81,8 @@ pub struct Weather {
     /// How many slaves have a disk, how long that takes for a job, and after how many bytes of its journal a checkpoint is made.
     pub disks: f64,
     pub disk_latency: Duration,
+    /// Of slaves that crash, those whose disk is damaged.
+    pub damage: f64,
     pub checkpoint_bytes: u64,
 }
 
@@ -114,6 +116,7 @@ impl Weather {
             room: rng.pick(&[1, 1, 6]),
             disks: rng.pick(&[0.0, 1.0, 1.0, 0.5]),
             disk_latency: rng.pick(&[100 * US, MS, 10 * MS]),
+            damage: rng.pick(&[0.0, 0.2, 0.5]),
             checkpoint_bytes: rng.pick(&[10_000, 100_000, 1 << 30]),
         }
     }
