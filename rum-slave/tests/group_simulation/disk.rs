@@ -175,11 +175,10 @@ impl Files for Disk {
         let (first, last) = (offset / SECTOR as u64, (offset + count as u64).div_ceil(SECTOR as u64));
         let there = file.durable.range(first..last).chain(file.unsynced.range(first..last));
         for (number, sector) in there {
-            for (byte, at) in sector.iter().zip(number * SECTOR as u64..) {
-                if let Some(place) = at.checked_sub(offset).filter(|place| *place < count as u64) {
-                    into[place as usize] = *byte;
-                }
-            }
+            let begin = number * SECTOR as u64;
+            let (from, to) = (begin.max(offset), (begin + SECTOR as u64).min(offset + count as u64));
+            let (place, length) = ((from - offset) as usize, (to - from) as usize);
+            into[place..place + length].copy_from_slice(&sector[(from - begin) as usize..][..length]);
         }
         Ok(count)
     }

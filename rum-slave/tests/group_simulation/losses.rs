@@ -127,6 +127,7 @@ fn world(seed: u64, victim: (Kind, u64)) -> World {
     let (damage, checkpoint_bytes) = (0.7, 10_000);
     let drawn = Weather::draw(&mut rng).well();
     let weather = Weather { crash, hand_over, death, down: 40 * MS, disks, damage, checkpoint_bytes, ..drawn };
+    let weather = Weather { sick_for: 2500 * MS, ..weather };
     let settings =
         Settings { max_in_flight_entries: 16, max_batch_entries: 4, max_log_entries: 16, ..Settings::default() };
     let mut world = World::under(weather, settings, rng);

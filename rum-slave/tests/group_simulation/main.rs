@@ -35,7 +35,7 @@ use std::{
 
 use world::World;
 
-const DEFAULT_SEEDS: u64 = 400;
+const DEFAULT_SEEDS: u64 = 5000;
 
 /// What runs came to.
 #[derive(Clone, Copy, Default, Debug)]

@@ -40,6 +40,8 @@ impl Rng {
 /// How network, clocks, slaves and clients of one run behave. A mean of nothing: never.
 #[derive(Clone, Copy, Debug)]
 pub struct Weather {
+    /// How long things go wrong.
+    pub sick_for: Duration,
     pub latency: Duration,
     /// Of messages of slaves and clients.
     pub loss: f64,
@@ -90,6 +92,7 @@ impl Weather {
     pub fn draw(rng: &mut Rng) -> Self {
         let often = |rng: &mut Rng, chance: f64, means: &[u32]| rng.chance(chance).then(|| rng.pick(means) * MS);
         Self {
+            sick_for: rng.pick(&[500 * MS, 500 * MS, 1000 * MS, 2500 * MS]),
             latency: rng.pick(&[30 * US, 200 * US, MS, 4 * MS]),
             loss: rng.pick(&[0.0, 0.0, 0.01, 0.1]),
             piece_loss: rng.pick(&[0.0, 0.0, 0.1, 0.5]),

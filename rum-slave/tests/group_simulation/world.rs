@@ -28,8 +28,6 @@ use crate::{
     weather::{MS, Rng, Weather, draw_settings},
 };
 
-/// How long things go wrong.
-const SICK_FOR: Duration = Duration::from_millis(2500);
 /// How long clients go on when all is well, until their pages are looked at.
 const WELL_FOR: Duration = Duration::from_millis(300);
 /// How long it may take until all is done, once everything is well.
@@ -195,12 +193,13 @@ impl World {
     }
 
     pub fn run(&mut self) {
-        self.run_until(SICK_FOR, |_| false);
+        let sick_for = self.weather.sick_for;
+        self.run_until(sick_for, |_| false);
         self.weather = self.weather.well();
         self.unreached.clear();
         self.cut.clear();
         self.phase = Phase::Well;
-        self.run_until(SICK_FOR + WELL_FOR, |_| false);
+        self.run_until(sick_for + WELL_FOR, |_| false);
         self.phase = Phase::Verify;
         let end = self.now + DONE_WITHIN;
         self.run_until(end, Self::is_done);
