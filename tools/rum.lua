@@ -137,7 +137,7 @@ local REQUESTS = {
         SHORT_RESERVED, { "group", "u16", "Group" }, { "sequence", "u64", "Sequence" }, { "settled", "u64", "Settled" },
         "request",
     },
-    [ASK] = { SHORT_RESERVED, { "group", "u16", "Group" }, "request" },
+    [ASK] = { { "of_any", "bool", "Of any" }, { "group", "u16", "Group" }, "request" },
     [PEER] = { SHORT_RESERVED, { "sender", "u16", "Sender" }, "messages" },
     [14] = {},
 }

@@ -203,6 +203,8 @@ fn stats_text(links: &[String], engine: &str, stats: &Stats) -> String {
         ("pages_written", stats.pages_written),
         ("pages_evicted", stats.pages_evicted),
         ("pages_clean", stats.pages_clean),
+        ("pages_wrong", stats.pages_wrong),
+        ("pages_repaired", stats.pages_repaired),
         ("fault_p50_ns", stats.fault_p50_ns),
         ("fault_p99_ns", stats.fault_p99_ns),
         ("fault_longest_ns", stats.fault_longest_ns),

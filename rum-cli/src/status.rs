@@ -171,7 +171,33 @@ fn print(slaves: &[Slave]) {
             lags.join(", "),
         );
     }
+    print_scrub(slaves);
     print_holders(slaves);
+}
+
+/// What comparing replicas has found, where there are any.
+fn print_scrub(slaves: &[Slave]) {
+    let says = slaves.iter().map(|slave| slave.says.as_ref());
+    let sums = says.zip(0..).filter_map(|(says, number)| {
+        let parts = &says.filter(|says| says.replication_factor > 1)?.parts;
+        let sum = |of: fn(&PartDescription) -> u64| parts.iter().map(of).sum::<u64>();
+        let [compared, repaired, undecided] =
+            [sum(|part| part.compared_pages), sum(|part| part.repaired_pages), sum(|part| part.undecided_pages)];
+        Some((number, compared, repaired, undecided))
+    });
+    let sums: Vec<(usize, u64, u64, u64)> = sums.collect();
+    if sums.is_empty() {
+        return;
+    }
+    let all = |of: fn(&(usize, u64, u64, u64)) -> u64| sums.iter().map(of).sum::<u64>();
+    let where_ = sums.iter().filter(|sum| sum.2 > 0).map(|sum| format!(", {} on slave {}", sum.2, sum.0));
+    println!(
+        "\nscrub: {} pages compared, {} repaired{}, {} undecided",
+        all(|sum| sum.1),
+        all(|sum| sum.2),
+        where_.collect::<String>(),
+        all(|sum| sum.3)
+    );
 }
 
 /// The parts that know most: those of leaders, and of slaves that do not replicate.

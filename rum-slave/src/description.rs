@@ -48,6 +48,15 @@ pub struct PartDescription {
     pub names: u64,
     /// Clients with a lease.
     pub leases: u64,
+    /// Of a leader: pages whose copies were compared, each as often as it was.
+    #[serde(default)]
+    pub compared_pages: u64,
+    /// Pages here that were other than a majority's, and were replaced.
+    #[serde(default)]
+    pub repaired_pages: u64,
+    /// Pages that differed while no majority had the same.
+    #[serde(default)]
+    pub undecided_pages: u64,
     /// Who holds how much, in bytes: each client by its incarnation, and `named objects`.
     pub owners: Vec<(String, u64)>,
     /// Accounts that hold anything or have a quota: whose, bytes held, and quota in bytes.

@@ -199,6 +199,14 @@ impl ExtentTable {
         Some((ExtentRef { index, generation: place.generation }, extent))
     }
 
+    /// All extents in use, to change them.
+    pub fn iter_mut(&mut self) -> impl Iterator<Item = &mut Extent> {
+        self.places.iter_mut().filter_map(|place| match &mut place.state {
+            Use::Used(extent) => Some(extent),
+            Use::Free | Use::Retired => None,
+        })
+    }
+
     /// All extents in use, with their names.
     pub fn iter(&self) -> impl Iterator<Item = (ExtentRef, &Extent)> {
         self.places.iter().zip(0..).filter_map(|(place, index)| match &place.state {

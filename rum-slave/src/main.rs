@@ -53,6 +53,9 @@ struct Arguments {
     /// or 5. What is acknowledged is durable.
     #[arg(long, value_name = "DIR", requires = "machines")]
     data_dir: Option<PathBuf>,
+    /// How much of what it leads a slave compares with the other copies in a second, to find pages that are damaged; 0 for nothing.
+    #[arg(long, value_name = "SIZE", default_value = "4M", value_parser = rate)]
+    scrub: u64,
     /// For tests: lose, double, reorder, damage or delay packets, such as loss=0.01,dup=0.01,latency=50us,rate=1Gbit,seed=7.
     #[arg(long, value_name = "FAULTS")]
     inject: Option<Faults>,
@@ -132,8 +135,10 @@ fn replication(arguments: &Arguments) -> Result<Option<ReplicationOptions>, Stri
     }
     let shown = path.display().to_string();
     let options = ReplicationOptions::find(machines, &shown, arguments.name.as_deref(), &arguments.ports);
-    let options = options.map_err(|error| error.to_string())?;
-    Ok(Some(ReplicationOptions { data_dir: arguments.data_dir.clone(), ..options }))
+    let mut options = options.map_err(|error| error.to_string())?;
+    options.data_dir = arguments.data_dir.clone();
+    options.scrub.bytes_per_second = arguments.scrub;
+    Ok(Some(options))
 }
 
 /// What was dropped, by reason, as the end of a line: `, dropped: missed 3, rpc_checksum 12`.
@@ -151,6 +156,10 @@ fn drops(slave: &Slave) -> String {
 
 fn memory(text: &str) -> Result<u64, String> {
     rum_net::units::parse_bytes(text).ok_or_else(|| "expected a size such as 512M, 1.5G or 1048576".to_owned())
+}
+
+fn rate(text: &str) -> Result<u64, String> {
+    if text == "0" { Ok(0) } else { memory(text) }
 }
 
 fn lease(text: &str) -> Result<Duration, String> {

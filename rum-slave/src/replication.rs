@@ -26,8 +26,9 @@ use crate::{
     },
     group::{
         Asker, Caller, Group, Output,
-        message::PeerMessage,
+        message::{Content, PeerMessage},
         peers::{OwnPort, Peers},
+        scrub::ScrubOptions,
     },
     server::StartError,
     service::Totals,
@@ -53,6 +54,8 @@ pub struct ReplicationOptions {
     pub data_dir: Option<PathBuf>,
     /// Bytes of the journal on disk after which a checkpoint is made.
     pub checkpoint_bytes: u64,
+    /// How much of what replicas have is compared in the background.
+    pub scrub: ScrubOptions,
 }
 
 /// Why a slave is not one of a grid.
@@ -68,7 +71,7 @@ pub struct NotInGrid {
 impl ReplicationOptions {
     /// Slave `me` of `machines`, `factor` of which keep each page, in memory alone.
     pub fn new(machines: Vec<Machine>, factor: usize, me: SlaveIndex) -> Self {
-        Self { machines, factor, me, data_dir: None, checkpoint_bytes: CHECKPOINT_BYTES }
+        Self { machines, factor, me, data_dir: None, checkpoint_bytes: CHECKPOINT_BYTES, scrub: ScrubOptions::default() }
     }
 
     /// The slave of `machines` that has this name, or serves one of these links alone.
@@ -155,9 +158,11 @@ impl Replication {
         let all = (0..options.machines.len() as SlaveIndex).map(|first| placement.group(first, options.factor));
         let mine: Vec<Vec<SlaveIndex>> = all.filter(|slaves| slaves.contains(&options.me)).collect();
         let share = capacity / mine.len().max(1) as u64;
+        let scrub = options.scrub;
         let groups = mine.into_iter().filter_map(|slaves| {
             let (number, who) = (slaves[0], (slaves, options.me));
-            Group::new(number, who, accounts.clone(), share, lease, Duration::ZERO, rand::random())
+            let group = Group::new(number, who, accounts.clone(), share, lease, Duration::ZERO, rand::random())?;
+            Some(group.with_scrub(scrub))
         });
         let (groups, disk) = match &options.data_dir {
             None => (groups.collect(), None),
@@ -232,7 +237,9 @@ impl Replication {
     pub fn request(&mut self, asker: Asker, client: Incarnation, message: &[u8], responder: &mut Responder<'_>) {
         match Request::decode(message) {
             Ok(Request::Command(command)) => self.command(asker, client, command, responder),
-            Ok(Request::Ask { group, request }) => self.ask(client, group, request, responder.response()),
+            Ok(Request::Ask { group, of_any, request }) => {
+                self.ask(client, (group, of_any), request, responder.response())
+            }
             Ok(Request::Peer { sender, messages }) => self.peer(client, sender, messages, responder.response()),
             Ok(Request::Describe) => {
                 let json = self.describe().to_json();
@@ -272,13 +279,18 @@ impl Replication {
         group.command(asker, caller, (sequence, settled), request, rand::random_range(1..u32::MAX / 2));
     }
 
-    fn ask(&mut self, client: Incarnation, group: u16, request: &[u8], response: &mut Response) {
+    fn ask(&mut self, client: Incarnation, (group, of_any): (u16, bool), request: &[u8], response: &mut Response) {
         self.was_asked = true;
         let (now, caller, stat) = (self.now(), self.caller(client), self.about());
         let Some((group, caller)) = self.groups.iter_mut().find(|g| g.number() == group).zip(caller) else {
             return encode_not_leader(None, &mut response.head);
         };
-        if let Err(status) = group.ask(now, caller, request, stat, response) {
+        let asked = if of_any {
+            group.ask_of_any(caller, request, response)
+        } else {
+            group.ask(now, caller, request, stat, response)
+        };
+        if let Err(status) = asked {
             return self.status(status, response);
         }
         self.totals.pages_read += response.pages.len() as u64;
@@ -297,7 +309,8 @@ impl Replication {
             return self.status(Status::Malformed, response);
         }
         encode_status(Status::Ok, &mut response.head);
-        self.was_asked |= messages.len() > SIGN_OF_LIFE_BYTES;
+        let is_work = all.iter().any(|message| !matches!(message.content, Content::Scrub(_)));
+        self.was_asked |= messages.len() > SIGN_OF_LIFE_BYTES && is_work;
         for message in all {
             self.handle(sender, message);
         }
@@ -421,8 +434,15 @@ impl Replication {
         Totals {
             pages_written: states().map(|state| state.pages_written()).sum(),
             leases_expired: states().map(|state| state.expired()).sum(),
+            pages_compared: self.groups.iter().map(|group| group.scrubbed().compared).sum(),
+            pages_repaired: self.groups.iter().map(|group| group.scrubbed().repaired).sum(),
             ..self.totals
         }
+    }
+
+    /// See `Store::tamper`: the pages of all groups.
+    pub fn tamper(&mut self, change: &mut dyn FnMut(&mut [u8; PAGE_BYTES])) {
+        self.groups.iter_mut().for_each(|group| group.tamper(change));
     }
 
     /// What a group says of itself is said of this slave, too.

@@ -8,7 +8,7 @@ use std::{
 };
 
 use rum_net::{
-    EXTENT_BYTES,
+    EXTENT_BYTES, PAGE_BYTES,
     port::{LinkId, TransmitError},
     rpc::{
         Incarnation, MIN_MTU,
@@ -275,6 +275,14 @@ impl Slave {
                 }
                 worked
             }
+        }
+    }
+
+    /// See `Store::tamper`.
+    pub fn tamper(&mut self, change: &mut dyn FnMut(&mut [u8; PAGE_BYTES])) {
+        match &mut self.served {
+            Served::Alone(service) => service.tamper(change),
+            Served::Replicated(replication) => replication.tamper(change),
         }
     }
 

@@ -7,6 +7,7 @@ use std::{
 };
 
 use rum_net::{
+    PAGE_BYTES,
     rpc::{Incarnation, Response},
     wire::message::{
         ExtentList, MAX_BATCH_EXTENTS, NameHash, OpenName, PageList, ReadResponseWriter, Request, Stat, Status,
@@ -43,6 +44,10 @@ pub struct Totals {
     pub over_quota: u64,
     /// Sessions refused because the slave does not know the name, or the incarnation belongs to another one.
     pub sessions_refused: u64,
+    /// Where pages are replicated: those whose copies were compared.
+    pub pages_compared: u64,
+    /// Those that were wrong here, and were replaced.
+    pub pages_repaired: u64,
 }
 
 impl Totals {
@@ -64,6 +69,9 @@ impl fmt::Display for Totals {
         )?;
         if over_quota + sessions_refused > 0 {
             write!(f, ", {over_quota} over quota, {sessions_refused} sessions refused")?;
+        }
+        if self.pages_compared + self.pages_repaired > 0 {
+            write!(f, ", scrub: {} pages compared, {} repaired", self.pages_compared, self.pages_repaired)?;
         }
         Ok(())
     }
@@ -145,6 +153,11 @@ impl Service {
     /// The store, to look at.
     pub fn store(&self) -> &Store {
         &self.store
+    }
+
+    /// See `Store::tamper`.
+    pub fn tamper(&mut self, change: &mut dyn FnMut(&mut [u8; PAGE_BYTES])) {
+        self.store.tamper(change);
     }
 
     /// Gives freed memory back to the kernel, bit by bit. Returns whether there is more.

@@ -26,6 +26,9 @@ use crate::{
 /// Owners and accounts of one description, at most: it has to fit into an answer.
 const MAX_DESCRIBED: usize = 256;
 
+/// Takes a page: its extent, its number there, the slot that wrote it, and what it holds; `None` are zeros.
+type Visitor<'a> = dyn FnMut(ExtentRef, PageNumber, u64, Option<Page>) + 'a;
+
 /// The pages, extents and names of a slave.
 #[derive(Debug)]
 pub struct Store {
@@ -176,6 +179,17 @@ impl Store {
             }
             *written = slot;
         }
+        self.put(page.extent, number, content)
+    }
+
+    /// Lets a page that slot `slot` wrote hold `content`. False if another slot wrote it, or it is not there.
+    pub fn replace_in_slot(&mut self, slot: u64, page: PageRef, content: PageContent<'_>) -> bool {
+        let has_slot = self.copy(page).is_some_and(|(written, _)| written == slot);
+        has_slot && page_number(page).is_ok_and(|number| self.put(page.extent, number, content).is_ok())
+    }
+
+    fn put(&mut self, extent: ExtentRef, number: PageNumber, content: PageContent<'_>) -> Result<(), Status> {
+        let extent = self.extents.get_mut(extent)?;
         let was_present = extent.frames.is_present(number);
         extent.frames.write(number, content);
         self.used_pages += u64::from(extent.frames.is_present(number));
@@ -303,6 +317,26 @@ impl Store {
         most: usize,
         sink: &mut dyn FnMut(PageImage),
     ) -> bool {
+        self.visit(since, cursor, most, &mut |name, page, slot, data| {
+            let data = data.map(|page| ByteBuf::from(page.to_vec()));
+            sink(PageImage { index: name.index, generation: name.generation, page, slot, data });
+        })
+    }
+
+    /// All pages that a slot wrote, with that, in places from `cursor` on, as `pages_since`; `None` are zeros.
+    pub fn copies(&self, cursor: &mut (u32, u16), most: usize, sink: &mut Visitor<'_>) -> bool {
+        self.visit(0, cursor, most, sink)
+    }
+
+    /// The slot that wrote a page, and what it holds; nothing if no slot wrote it.
+    pub fn copy(&self, page: PageRef) -> Option<(u64, Option<Page>)> {
+        let number = page_number(page).ok()?;
+        let extent = self.extents.get(page.extent).ok()?;
+        let slot = extent.written(number);
+        (slot > 0).then(|| (slot, extent.frames.read(number)))
+    }
+
+    fn visit(&self, since: u64, cursor: &mut (u32, u16), most: usize, sink: &mut Visitor<'_>) -> bool {
         let mut found = 0;
         while cursor.0 < self.extents.places() {
             let Some((name, extent)) = self.extents.at(cursor.0) else {
@@ -317,8 +351,7 @@ impl Store {
                 let slot = extent.written(page);
                 if slot > since {
                     found += 1;
-                    let data = extent.frames.read(page).map(|page| ByteBuf::from(page.to_vec()));
-                    sink(PageImage { index: name.index, generation: name.generation, page, slot, data });
+                    sink(name, page, slot, extent.frames.read(page));
                 }
             }
             *cursor = (cursor.0 + 1, 0);
@@ -346,6 +379,20 @@ impl Store {
         let (_, extent) = self.extents.at(index).filter(|(name, _)| name.generation == generation)?;
         let data = extent.frames.read(page).map(|page| ByteBuf::from(page.to_vec()));
         Some(PageImage { index, generation, page, slot: extent.written(page), data })
+    }
+
+    /// For tests, as memory that is broken: `change` gets each page that holds data, and what it makes of it is there from then on, without anybody's knowing.
+    pub fn tamper(&mut self, change: &mut dyn FnMut(&mut [u8; PAGE_BYTES])) {
+        for extent in self.extents.iter_mut() {
+            for page in PageNumber::MIN..=PageNumber::MAX {
+                let Some(held) = extent.frames.read(page).map(|page| *page) else { continue };
+                let mut bytes = held;
+                change(&mut bytes);
+                if bytes != held {
+                    extent.frames.write(page, PageContent::Data(&bytes));
+                }
+            }
+        }
     }
 
     /// What of it a description has: sizes, and who holds how much.

@@ -29,16 +29,19 @@ use rum_net::{
         message::{
             FREE_NAME_REQUEST_BYTES, NAME_EXTENTS_REQUEST_BYTES, Opcode, OpenNameRefusal, PageContent, PageKind,
             READ_REQUEST_MAX_BYTES, REQUEST_HEAD_BYTES, RESERVE_REQUEST_BYTES, ReadResponse, ResponseError, Status,
-            WRITE_HEAD_MAX_BYTES, ask_head, command_head, decode_describe_response, decode_empty_response,
-            decode_name_extents_response, decode_not_leader, decode_peer_response, decode_reserve_response,
-            encode_describe, encode_free_name, encode_name_extents, encode_not_leader, encode_read, encode_renew,
-            encode_reserve, encode_stat, encode_write_head, peer_head,
+            WRITE_HEAD_MAX_BYTES, ask_any_head, ask_head, command_head, decode_describe_response,
+            decode_empty_response, decode_name_extents_response, decode_not_leader, decode_peer_response,
+            decode_reserve_response, encode_describe, encode_free_name, encode_name_extents, encode_not_leader,
+            encode_read, encode_renew, encode_reserve, encode_stat, encode_write_head, peer_head,
         },
     },
 };
 use rum_slave::{
     Options, Slave, SlaveHandle,
-    group::message::{Content, PeerMessage},
+    group::{
+        message::{Content, PeerMessage},
+        scrub::ScrubOptions,
+    },
     replication::ReplicationOptions,
 };
 use support::{TestClient, page, pattern, wait_for};
@@ -212,9 +215,14 @@ fn machine(number: u8) -> Machine {
 
 /// Options of slave 0 of so many that replicate pages.
 fn replicated(slaves: u8) -> Options {
-    let machines = (0..slaves).map(machine).collect();
-    let replication =
-        ReplicationOptions { machines, factor: slaves.into(), me: 0, data_dir: None, checkpoint_bytes: 0 };
+    let replication = ReplicationOptions {
+        machines: (0..slaves).map(machine).collect(),
+        factor: slaves.into(),
+        me: 0,
+        data_dir: None,
+        checkpoint_bytes: 0,
+        scrub: ScrubOptions::default(),
+    };
     Options { replication: Some(replication), ..Options::new(64 << 20) }
 }
 
@@ -235,12 +243,17 @@ fn group_of_one(hub: &MemoryHub) {
     let read = client.ask(&ask_head(0), read).unwrap();
     let read: Vec<_> = ReadResponse::decode(&read, 2).unwrap().iter().collect();
     assert_eq!(read, [PageContent::Data(&pattern(1)), PageContent::Zeros]);
+    let same = client.ask(&ask_any_head(0), encode_read(&[page(extent, 7)], &mut buffer)).unwrap();
+    assert_eq!(ReadResponse::decode(&same, 1).unwrap().iter().next(), Some(PageContent::Data(&pattern(1))));
     // Such a group is not here; an envelope around nothing, and one around another.
     assert_eq!(decode_not_leader(&client.ask(&ask_head(5), stat).unwrap()), Some(None));
     let refused = |response: &[u8]| decode_empty_response(response).unwrap_err();
     assert_eq!(refused(&client.ask(&ask_head(0), &[]).unwrap()), ResponseError::Refused(Status::Malformed));
     let twice = client.ask(&ask_head(0), &[&ask_head(0), stat].concat()).unwrap();
     assert_eq!(refused(&twice), ResponseError::Refused(Status::Unsupported));
+    // Any slave says what pages hold, and nothing else.
+    let any = client.ask(&ask_any_head(0), stat).unwrap();
+    assert_eq!(refused(&any), ResponseError::Refused(Status::Unsupported));
 }
 
 /// What slave 1 of three says to slave 0, which has just begun.
@@ -447,8 +460,9 @@ fn groups_are_decoded(capture: &Packets) {
         (&[("rum.answer_to", "11"), ("rum.answer_to", "2")][..], "rum.list_count", &["2"]),
         (&[("rum.answer_to", "11"), ("rum.answer_to", "5")][..], "rum.status", &["0"]),
         (&[("rum.opcode", "11"), ("rum.opcode", "5")][..], "rum.page.number", &["7"]),
-        (&[("rum.opcode", "12"), ("rum.opcode", "4")][..], "rum.page.number", &["7", "8"]),
-        (&[("rum.answer_to", "12"), ("rum.answer_to", "4")][..], "rum.page_kind", &["1", "0"]),
+        (&[("rum.opcode", "12"), ("rum.opcode", "4")][..], "rum.page.number", &["7", "8", "7"]),
+        (&[("rum.answer_to", "12"), ("rum.answer_to", "4")][..], "rum.page_kind", &["1", "0", "1"]),
+        (&[("rum.opcode", "12"), ("rum.opcode", "4")][..], "rum.of_any", &["0", "1"]),
         (&[("rum.opcode", "12"), ("rum.group", "5")][..], "rum.opcode", &["12", "1"]),
     ] {
         assert_eq!(values(capture, filter, field), expected, "{field} where {filter:?}");

@@ -11,6 +11,7 @@ use rum_slave::group::{
     entry::{Entry, Operation, Run},
     image::{ClientImage, DirectoryImage, PageImage, PlaceImage, PlaceState},
     message::{Content, Part, PeerMessage, Piece},
+    scrub::{PageHash, ScrubMessage},
 };
 use serde::de::DeserializeOwned;
 
@@ -93,6 +94,8 @@ fn types() -> Vec<String> {
         structure::<PlaceImage>(),
         kinds::<PlaceState>("PlaceState"),
         structure::<ClientImage>(),
+        kinds::<ScrubMessage>("ScrubMessage"),
+        structure::<PageHash>(),
     ]
 }
 

@@ -287,6 +287,8 @@ impl Grid {
             pages_written: counters.pages_written,
             pages_evicted: counters.pages_evicted,
             pages_clean: counters.pages_clean,
+            pages_wrong: counters.hash_mismatches,
+            pages_repaired: counters.pages_repaired,
             resident_bytes: (pager.used_pages * PAGE_BYTES) as u64,
             resident_peak_bytes: (counters.peak_pages * PAGE_BYTES) as u64,
             budget_bytes: self.budget_bytes,

@@ -9,7 +9,7 @@ use rum_net::{
     rpc::client::{ClientEvent, RequestId},
     wire::message::{
         ASK_HEAD_BYTES, COMMAND_HEAD_BYTES, MAX_BATCH_PAGES, PageKind, READ_REQUEST_MAX_BYTES,
-        READ_RESPONSE_HEAD_BYTES, WRITE_HEAD_MAX_BYTES, ask_head, command_head, decode_empty_response,
+        READ_RESPONSE_HEAD_BYTES, WRITE_HEAD_MAX_BYTES, ask_any_head, ask_head, command_head, decode_empty_response,
         decode_not_leader, encode_read, encode_write_head,
     },
 };
@@ -18,12 +18,14 @@ use super::{
     reach::{KeepAlive, Reach},
     transport::{IDLE, MAX_REQUEST_BYTES, copy_head, failure, page_refs, read_outcome},
 };
-use crate::pager::remote::{ExtentHome, MAX_OPERATIONS, Remote, RemoteEvent, SessionInfo, Tag};
+use crate::pager::remote::{ExtentHome, MAX_OPERATIONS, Remote, RemoteEvent, RemoteFailure, SessionInfo, Tag};
 
 /// A slave that has not answered for so long is asked no more before others have been.
 const PATIENCE: Duration = Duration::from_millis(100);
 /// Nobody leads, or the leader takes nothing more: it is asked again so much later.
 const PAUSE: Duration = Duration::from_millis(1);
+/// When all members have given a wrong page, they are asked again so much later: what one of them lacks may have come.
+const ROUND: Duration = Duration::from_millis(50);
 /// How often operations are looked through for those that wait too long.
 const LOOK: Duration = Duration::from_millis(1);
 /// Bytes of one operation's request.
@@ -34,6 +36,17 @@ enum Purpose {
     Read { count: usize },
     Write,
     Call,
+}
+
+/// Who is to do what an operation asks for.
+#[derive(Clone, Copy)]
+enum Whom {
+    /// All members, in agreement.
+    All,
+    /// The leader; nothing changes.
+    Leader,
+    /// This member alone, not before then; nothing changes.
+    Member(SlaveIndex, Instant),
 }
 
 /// An operation in flight. Its request lies in `Replicated::requests` until it is answered.
@@ -48,6 +61,8 @@ struct Operation {
     sent: Option<(SlaveIndex, RequestId, Instant)>,
     /// It is not sent before.
     not_before: Option<Instant>,
+    /// What this member has is wanted, and nobody else's, until then.
+    copy: Option<(SlaveIndex, Instant)>,
     /// The first bytes of the answer.
     head: [u8; READ_RESPONSE_HEAD_BYTES],
 }
@@ -122,45 +137,53 @@ impl Replicated {
     }
 
     /// Enters an operation and sends it if that is possible. Its request is `parts`, one behind the other.
-    fn begin(&mut self, tag: Tag, group: SlaveIndex, purpose: Purpose, changes: bool, parts: [&[u8]; 2]) -> bool {
+    fn begin(&mut self, tag: Tag, group: SlaveIndex, purpose: Purpose, whom: Whom, parts: [&[u8]; 2]) -> bool {
         let number = usize::from(group);
         if self.groups[number].in_flight == SLOTS {
             return false;
         }
         let place = &mut self.requests[usize::from(tag.0) * ROOM..][..ROOM];
-        let (sequence, head_bytes) = if changes {
-            let sequence = self.groups[number].sequence + 1;
-            let others = self.operations.iter().flatten().filter(|other| other.group == group && other.sequence > 0);
-            let settled = others.map(|other| other.sequence - 1).min().unwrap_or(sequence - 1);
-            place[..COMMAND_HEAD_BYTES].copy_from_slice(&command_head(group, sequence, settled));
-            self.groups[number].sequence = sequence;
-            (sequence, COMMAND_HEAD_BYTES)
-        } else {
-            place[..ASK_HEAD_BYTES].copy_from_slice(&ask_head(group));
-            (0, ASK_HEAD_BYTES)
-        };
+        let (mut sequence, mut head_bytes, mut not_before, mut copy) = (0, ASK_HEAD_BYTES, None, None);
+        match whom {
+            Whom::All => {
+                sequence = self.groups[number].sequence + 1;
+                let others =
+                    self.operations.iter().flatten().filter(|other| other.group == group && other.sequence > 0);
+                let settled = others.map(|other| other.sequence - 1).min().unwrap_or(sequence - 1);
+                place[..COMMAND_HEAD_BYTES].copy_from_slice(&command_head(group, sequence, settled));
+                self.groups[number].sequence = sequence;
+                head_bytes = COMMAND_HEAD_BYTES;
+            }
+            Whom::Leader => place[..ASK_HEAD_BYTES].copy_from_slice(&ask_head(group)),
+            Whom::Member(member, at) => {
+                place[..ASK_HEAD_BYTES].copy_from_slice(&ask_any_head(group));
+                (not_before, copy) = (Some(at), Some((member, at + PATIENCE)));
+            }
+        }
         let mut bytes = head_bytes;
         for part in parts {
             place[bytes..bytes + part.len()].copy_from_slice(part);
             bytes += part.len();
         }
         let head = [0; READ_RESPONSE_HEAD_BYTES];
-        let operation = Operation { group, purpose, bytes, sequence, sent: None, not_before: None, head };
+        let operation = Operation { group, purpose, bytes, sequence, sent: None, not_before, copy, head };
         self.operations[usize::from(tag.0)] = Some(operation);
         self.groups[number].in_flight += 1;
         self.unsent += 1;
-        self.send(tag);
+        if not_before.is_none_or(|at| at <= Instant::now()) {
+            self.send(tag);
+        }
         true
     }
 
     /// Sends an operation to the leader of its group; to another member if the leader takes no requests.
     fn send(&mut self, tag: Tag) {
         let index = usize::from(tag.0);
-        let Some(Operation { group, bytes, sent: None, .. }) = self.operations[index] else { return };
+        let Some(Operation { group, bytes, sent: None, copy, .. }) = self.operations[index] else { return };
         let group = &self.groups[usize::from(group)];
-        let mut to = group.leader;
+        let mut to = copy.map_or(group.leader, |(member, _)| member);
         for _ in 0..group.members.len() {
-            if self.has_room(to) {
+            if self.has_room(to) || copy.is_some() {
                 break;
             }
             to = group.after(to);
@@ -198,6 +221,25 @@ impl Replicated {
         }
     }
 
+    /// Fails the reads of members that do not answer.
+    fn give_up(&mut self, now: Instant, sink: &mut dyn FnMut(Tag, RemoteEvent<'_>)) {
+        for index in 0..MAX_OPERATIONS {
+            let Some(Operation { group, sent, copy: Some((_, until)), .. }) = self.operations[index] else { continue };
+            if now < until {
+                continue;
+            }
+            match sent {
+                Some((slave, request, _)) => {
+                    self.pending[usize::from(slave)].retain(|&(pending, _)| pending != request);
+                }
+                None => self.unsent -= 1,
+            }
+            self.operations[index] = None;
+            self.groups[usize::from(group)].in_flight -= 1;
+            sink(Tag(index as u16), RemoteEvent::Failed(RemoteFailure::Refused("no answer")));
+        }
+    }
+
     /// Looks for operations that wait to be sent, or too long for an answer.
     fn look(&mut self, now: Instant) {
         self.next_look = now + LOOK;
@@ -228,8 +270,13 @@ enum Outcome {
 impl Operation {
     fn complete(&self, tag: Tag, by: SlaveIndex, len: usize, sink: &mut dyn FnMut(Tag, RemoteEvent<'_>)) -> Outcome {
         let head = &self.head[..len.min(self.head.len())];
-        if let Some(leader) = decode_not_leader(head) {
-            return Outcome::Again { by, leader };
+        match decode_not_leader(head) {
+            Some(leader) if self.copy.is_none() => return Outcome::Again { by, leader },
+            Some(_) => {
+                sink(tag, RemoteEvent::Failed(RemoteFailure::Refused("it is not of the group")));
+                return Outcome::Done;
+            }
+            None => {}
         }
         let event = match self.purpose {
             Purpose::Call => RemoteEvent::Done { len },
@@ -267,7 +314,22 @@ impl Remote for Replicated {
     fn start_read(&mut self, tag: Tag, home: &ExtentHome, page: u32, count: usize) -> bool {
         let mut head = [0; READ_REQUEST_MAX_BYTES];
         let head = encode_read(&page_refs(home, page)[..count], &mut head);
-        self.begin(tag, home.slave, Purpose::Read { count }, false, [head, &[]])
+        self.begin(tag, home.slave, Purpose::Read { count }, Whom::Leader, [head, &[]])
+    }
+
+    fn copies(&self) -> u32 {
+        self.groups.first().map_or(1, |group| group.members.len() as u32)
+    }
+
+    fn start_read_copy(&mut self, tag: Tag, home: &ExtentHome, page: u32, attempt: u32) -> bool {
+        let group = &self.groups[usize::from(home.slave)];
+        let (number, members) = (home.slave, group.members.len());
+        let member = group.members[attempt as usize % members];
+        let is_new_round = attempt as usize > members && attempt as usize % members == 1;
+        let mut head = [0; READ_REQUEST_MAX_BYTES];
+        let head = encode_read(&page_refs(home, page)[..1], &mut head);
+        let not_before = Instant::now() + if is_new_round { ROUND } else { Duration::ZERO };
+        self.begin(tag, number, Purpose::Read { count: 1 }, Whom::Member(member, not_before), [head, &[]])
     }
 
     fn start_write(&mut self, tag: Tag, home: &ExtentHome, page: u32, count: usize, data: &[u8]) -> bool {
@@ -275,14 +337,15 @@ impl Remote for Replicated {
         let kind = if data.is_empty() { PageKind::Zeros } else { PageKind::Data };
         let pages: [_; MAX_BATCH_PAGES] = page_refs(home, page).map(|page| (page, kind));
         let head = encode_write_head(&pages[..count], &mut head);
-        self.begin(tag, home.slave, Purpose::Write, true, [head, data])
+        self.begin(tag, home.slave, Purpose::Write, Whom::All, [head, data])
     }
 
     fn start_call(&mut self, tag: Tag, group: SlaveIndex, message: &[u8]) -> bool {
         use rum_net::wire::message::Opcode;
         let opcode = message.first().copied().unwrap_or_default();
         let changes = ![Opcode::Stat, Opcode::NameExtents, Opcode::Renew].map(|opcode| opcode as u8).contains(&opcode);
-        self.begin(tag, group, Purpose::Call, changes, [message, &[]])
+        let whom = if changes { Whom::All } else { Whom::Leader };
+        self.begin(tag, group, Purpose::Call, whom, [message, &[]])
     }
 
     fn poll(&mut self, sink: &mut dyn FnMut(Tag, RemoteEvent<'_>)) {
@@ -308,7 +371,9 @@ impl Remote for Replicated {
                         Outcome::Done => {
                             let group = &mut groups[usize::from(operation.group)];
                             group.in_flight -= 1;
-                            group.leader = slave;
+                            if operation.copy.is_none() {
+                                group.leader = slave;
+                            }
                         }
                         Outcome::Again { by, leader } => {
                             operations[usize::from(tag.0)] = Some(operation);
@@ -338,6 +403,7 @@ impl Remote for Replicated {
         if self.unsent > 0 || self.groups.iter().any(|group| group.in_flight > 0) {
             let now = Instant::now();
             if self.unsent > 0 || now >= self.next_look {
+                self.give_up(now, sink);
                 self.look(now);
             }
         }

@@ -134,6 +134,10 @@ pub struct Stats {
     pub pages_evicted: u64,
     /// Evicted pages that needed no write, clean or zero.
     pub pages_clean: u64,
+    /// Pages that came from a slave with contents other than those stored; they were never shown.
+    pub pages_wrong: u64,
+    /// Of those, pages that another replica had right, and that were written back to all.
+    pub pages_repaired: u64,
     /// Bytes resident now: in the region and in loaded frames.
     pub resident_bytes: u64,
     /// The most bytes ever resident.

@@ -134,7 +134,7 @@ impl Core {
     /// or too much is in flight.
     fn fetch(&mut self, first: PageNumber, count: usize) -> Option<(Tag, FrameRun)> {
         let frames = self.local.staging.take_loaded(count)?;
-        let operation = Operation::Read { first, frames, started: Instant::now(), attempts: 1 };
+        let operation = Operation::Read { first, frames, started: Instant::now(), mending: None };
         let Some(tag) = self.local.operations.insert(operation) else {
             self.local.staging.put_back(frames);
             return None;
@@ -171,9 +171,9 @@ impl Core {
     /// A page that is on its way is wanted. If it was read ahead, the stream has come this far.
     fn reach(&mut self, page: PageNumber) -> Step {
         let Some(batch) = self.local.ahead.take_at(page) else { return Step::Wait };
-        if let Some(Operation::Read { first, frames, attempts, .. }) = self.local.operations.get(batch.tag) {
+        if let Some(Operation::Read { first, frames, mending, .. }) = self.local.operations.get(batch.tag) {
             // What the program waits for begins now.
-            let operation = Operation::Read { first, frames, started: Instant::now(), attempts };
+            let operation = Operation::Read { first, frames, started: Instant::now(), mending };
             self.local.operations.set(batch.tag, operation);
         }
         self.local.counters.fetch_faults += 1;
@@ -191,12 +191,24 @@ impl Core {
         if self.local.lost { Step::Lost } else { Step::Mapped }
     }
 
-    /// Sends the read of an operation, or notes it for later when no more can be in flight now.
+    /// Sends the read of an operation, or what mends one of its pages; notes it for later when no more can be in flight now.
     fn send_read(&mut self, tag: Tag) -> bool {
-        let Some(Operation::Read { first, frames, .. }) = self.local.operations.get(tag) else { return true };
+        let Some(Operation::Read { first, frames, mending, .. }) = self.local.operations.get(tag) else { return true };
         let Some(binding) = self.local.binding(first) else { return true };
         let page = first.0 % EXTENT_PAGES as u32;
-        let sent = self.remote.start_read(tag, &binding.home, page, frames.count);
+        let Self { local, remote, .. } = self;
+        let sent = match mending {
+            None => remote.start_read(tag, &binding.home, page, frames.count),
+            Some(mending) => {
+                let page = page + mending.index as u32;
+                if mending.is_right {
+                    let contents = local.right_contents(first, frames, mending);
+                    remote.start_write(tag, &binding.home, page, 1, contents)
+                } else {
+                    remote.start_read_copy(tag, &binding.home, page, mending.attempt)
+                }
+            }
+        };
         if !sent {
             self.local.unsent.push(tag);
         }

@@ -1,7 +1,5 @@
 //! The local half of the pager: which pages are here, in which frames, and what completed operations do to them.
 
-use std::time::Instant;
-
 use hdrhistogram::Histogram;
 use rum_net::{EXTENT_PAGES, PAGE_BYTES};
 use twox_hash::XxHash3_128;
@@ -9,6 +7,7 @@ use twox_hash::XxHash3_128;
 use super::{
     Counters,
     ahead::{Ahead, Batch},
+    mend::Mending,
     operations::{Operation, Operations},
     page_table::{PageHash, PageTable},
     remote::{ExtentHome, RemoteEvent, Tag},
@@ -24,9 +23,6 @@ pub const MAX_ANSWER_BYTES: usize = rum_net::rpc::MAX_MESSAGE_BYTES;
 
 /// Runs of pages that are spared as neighbours of an evicted one.
 const RECENT: usize = 8;
-
-/// A read whose contents did not match the page's hash is repeated this often.
-pub const MAX_ATTEMPTS: u8 = 4;
 
 /// An extent of the region in use.
 #[derive(Clone, Copy, Debug)]
@@ -58,6 +54,8 @@ pub struct Local {
     /// Mapped in the region.
     pub resident: usize,
     pub zero_hash: PageHash,
+    /// How many slaves keep each page.
+    pub copies: u32,
     /// Runs mapped last: their threads may not have touched them yet.
     recent: [(u32, u32); RECENT],
     next_recent: usize,
@@ -84,6 +82,7 @@ impl Local {
             budget_pages,
             resident: 0,
             zero_hash: hash_page(&[0; PAGE_BYTES]),
+            copies: 1,
             recent: [(0, 0); RECENT],
             next_recent: 0,
             lost: false,
@@ -138,12 +137,23 @@ impl Local {
     pub fn complete(&mut self, tag: Tag, event: RemoteEvent<'_>) {
         let Some(operation) = self.operations.get(tag) else { return };
         match (operation, event) {
-            (Operation::Read { frames, .. }, RemoteEvent::Bytes { offset, bytes }) => self.fill(frames, offset, bytes),
+            (Operation::Read { frames, mending, .. }, RemoteEvent::Bytes { offset, bytes }) => {
+                self.fill(mending.map_or(frames, |mending| mending.frame(frames)), offset, bytes);
+            }
             (Operation::Call { .. }, RemoteEvent::Bytes { offset, bytes }) => {
                 self.answer[offset..offset + bytes.len()].copy_from_slice(bytes);
             }
-            (Operation::Read { first, frames, started, .. }, RemoteEvent::ReadDone { data_pages }) => {
-                self.read_done(tag, first, frames, started, data_pages);
+            (Operation::Read { first, frames, mending: None, .. }, RemoteEvent::ReadDone { data_pages }) => {
+                self.read_done(tag, first, frames, data_pages);
+            }
+            (Operation::Read { first, frames, mending: Some(mending), .. }, RemoteEvent::ReadDone { data_pages }) => {
+                self.copy_done(tag, first, frames, mending, data_pages);
+            }
+            (Operation::Read { first, mending: Some(mending), .. }, RemoteEvent::Done { .. }) => {
+                self.mended(tag, first, mending);
+            }
+            (Operation::Read { first, mending: Some(mending), .. }, RemoteEvent::Failed(failure)) => {
+                self.copy_failed(tag, first, mending, failure);
             }
             (Operation::Write { first, count, zeros }, RemoteEvent::Done { .. }) => {
                 let event = if zeros { PageEvent::StoredZeros } else { PageEvent::Stored };
@@ -169,7 +179,7 @@ impl Local {
     }
 
     /// The line of machines.csv, counted from 1 without comments, that serves a page.
-    fn slave_number(&self, page: PageNumber) -> usize {
+    pub fn slave_number(&self, page: PageNumber) -> usize {
         self.binding(page).map_or(0, |binding| binding.home.slave as usize + 1)
     }
 
@@ -187,21 +197,29 @@ impl Local {
         }
     }
 
-    /// All bytes of a read have arrived: checks them and maps the pages.
-    fn read_done(&mut self, tag: Tag, first: PageNumber, frames: FrameRun, started: Instant, data: u64) {
+    /// All bytes of a read have arrived.
+    fn read_done(&mut self, tag: Tag, first: PageNumber, frames: FrameRun, data: u64) {
         self.spread(frames, data);
+        for index in 0..frames.count as u32 {
+            self.table.set_stored(PageNumber(first.0 + index), data & (1 << index) != 0);
+        }
+        self.verify(tag, 0);
+    }
+
+    /// Checks the contents of a read's pages from one on, and maps all if they are right.
+    pub fn verify(&mut self, tag: Tag, from: usize) {
+        let Some(Operation::Read { first, frames, started, .. }) = self.operations.get(tag) else { return };
         let named = self.binding(first).is_some_and(|binding| binding.named);
-        for index in 0..frames.count {
+        for index in from..frames.count {
             let page = PageNumber(first.0 + index as u32);
             let hash = hash_page(self.memory.frame(FrameNumber(frames.first.0 + index as u32)));
             // What another client may have written since is not to be compared with what this one stored.
             let known = self.table.hash(page).filter(|_| !named);
             if known.is_some_and(|known| known != hash) {
                 self.counters.hash_mismatches += 1;
-                return self.repeat_read(tag, page);
+                return self.mend(tag, Mending::new(index));
             }
             self.table.set_hash(page, Some(hash));
-            self.table.set_stored(page, data & (1 << index) != 0);
         }
         self.operations.remove(tag);
         self.counters.pages_fetched += frames.count as u64;
@@ -233,21 +251,8 @@ impl Local {
         (first.0..first.0 + count as u32).for_each(|page| self.table.apply(PageNumber(page), event));
     }
 
-    fn repeat_read(&mut self, tag: Tag, page: PageNumber) {
-        let Some(Operation::Read { first, frames, started, attempts }) = self.operations.get(tag) else { return };
-        if attempts == MAX_ATTEMPTS {
-            let slave = self.slave_number(page);
-            return self.lose(format_args!(
-                "page {} came from slave {slave} {MAX_ATTEMPTS} times with wrong contents",
-                page.0
-            ));
-        }
-        self.operations.set(tag, Operation::Read { first, frames, started, attempts: attempts + 1 });
-        self.unsent.push(tag);
-    }
-
     /// Data pages arrived one after the other; where some pages are zeros, moves each to its own frame.
-    fn spread(&mut self, frames: FrameRun, data: u64) {
+    pub fn spread(&mut self, frames: FrameRun, data: u64) {
         let all = u64::MAX >> (64 - frames.count);
         if data & all == all {
             return;

@@ -7,6 +7,7 @@
 mod ahead;
 mod core;
 mod local;
+mod mend;
 mod operations;
 mod page_table;
 pub mod remote;
@@ -73,6 +74,8 @@ pub struct Counters {
     pub pages_clean: u64,
     /// Pages that arrived with contents other than those stored.
     pub hash_mismatches: u64,
+    /// Of those, pages that another replica had right, and that were written back.
+    pub pages_repaired: u64,
     /// The most pages of local memory ever in use.
     pub peak_pages: usize,
     /// Time in all faults, evictions included, in nanoseconds.
@@ -168,7 +171,8 @@ impl Pager {
     pub fn new(memory: Box<dyn Memory>, remote: Box<dyn Remote>, budget_pages: usize, own_threads: u64) -> Arc<Self> {
         let budget_pages = budget_pages.max(MIN_BUDGET_PAGES);
         let reserve = (budget_pages / RESERVE_SHARE).min(MAX_RESERVE);
-        let local = Local::new(memory, budget_pages);
+        let mut local = Local::new(memory, budget_pages);
+        local.copies = remote.copies();
         let core = Mutex::new(Core { local, remote, reserve, threaded: false });
         Arc::new(Self { core, contenders: AtomicUsize::new(0), calls: Mutex::new(()), own_threads })
     }

@@ -3,6 +3,7 @@
 use std::time::Instant;
 
 use super::{
+    mend::Mending,
     remote::{MAX_OPERATIONS, RemoteFailure, Tag},
     staging::FrameRun,
 };
@@ -11,8 +12,8 @@ use crate::fault::PageNumber;
 /// What an operation does.
 #[derive(Clone, Copy, Debug)]
 pub enum Operation {
-    /// Pages from `first` on come into `frames`, as many.
-    Read { first: PageNumber, frames: FrameRun, started: Instant, attempts: u8 },
+    /// Pages from `first` on come into `frames`, as many; one of them had wrong contents if something is being mended.
+    Read { first: PageNumber, frames: FrameRun, started: Instant, mending: Option<Mending> },
     /// Pages go to a slave.
     Write { first: PageNumber, count: usize, zeros: bool },
     /// A message of the grid's; `answer` is there when it is complete.

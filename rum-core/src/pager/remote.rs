@@ -74,6 +74,15 @@ pub trait Remote: Send + 'static {
     fn room(&self, slave: SlaveIndex) -> usize;
     /// Starts to read `count` pages of an extent. False when no more can be in flight: poll, then try again.
     fn start_read(&mut self, tag: Tag, home: &ExtentHome, page: u32, count: usize) -> bool;
+    /// How many slaves keep each page.
+    fn copies(&self) -> u32 {
+        1
+    }
+    /// Starts to read a page of which wrong contents have come: of the slaves that keep it, one after the other is asked with each `attempt`, counted
+    /// from 1. What it has may be old. Fails if it does not answer.
+    fn start_read_copy(&mut self, tag: Tag, home: &ExtentHome, page: u32, _attempt: u32) -> bool {
+        self.start_read(tag, home, page, 1)
+    }
     /// Starts to write `count` pages of an extent; empty `data` makes them zeros. False as `start_read`.
     fn start_write(&mut self, tag: Tag, home: &ExtentHome, page: u32, count: usize, data: &[u8]) -> bool;
     /// Starts any other request.

@@ -121,7 +121,7 @@ impl Memory for FakeMemory {
 }
 
 enum Answer {
-    Read(Tag, Vec<(u32, u32)>),
+    Read(Tag, Vec<(u32, u32)>, usize),
     Write(Tag),
 }
 
@@ -134,6 +134,10 @@ struct Slave {
     restarted: bool,
     /// Answer nothing.
     silent: bool,
+    /// How many slaves there are, which keep the same but for `wrong` pages, and those that give no answers when asked alone.
+    copies: usize,
+    wrong: HashMap<(u32, u32), Vec<usize>>,
+    mute: Vec<usize>,
 }
 
 struct FakeRemote {
@@ -148,7 +152,15 @@ impl Remote for FakeRemote {
     }
     fn start_read(&mut self, tag: Tag, home: &ExtentHome, page: u32, count: usize) -> bool {
         let pages = (page..page + count as u32).map(|page| (home.extent.index, page)).collect();
-        self.pending.push(Answer::Read(tag, pages));
+        self.pending.push(Answer::Read(tag, pages, 0));
+        true
+    }
+    fn copies(&self) -> u32 {
+        self.slave.lock().unwrap().copies.max(1) as u32
+    }
+    fn start_read_copy(&mut self, tag: Tag, home: &ExtentHome, page: u32, attempt: u32) -> bool {
+        let copy = attempt as usize % self.copies() as usize;
+        self.pending.push(Answer::Read(tag, vec![(home.extent.index, page)], copy));
         true
     }
     fn start_write(&mut self, tag: Tag, home: &ExtentHome, page: u32, count: usize, data: &[u8]) -> bool {
@@ -158,6 +170,7 @@ impl Remote for FakeRemote {
         let mut slave = self.slave.lock().unwrap();
         for index in 0..count {
             let key = (home.extent.index, page + index as u32);
+            slave.wrong.remove(&key);
             if data.is_empty() {
                 slave.pages.remove(&key);
             } else {
@@ -181,16 +194,24 @@ impl Remote for FakeRemote {
             let answer = self.pending.swap_remove(which);
             let mut slave = self.slave.lock().unwrap();
             if slave.restarted {
-                let (Answer::Read(tag, _) | Answer::Write(tag)) = answer;
+                let (Answer::Read(tag, ..) | Answer::Write(tag)) = answer;
                 sink(tag, RemoteEvent::Failed(super::RemoteFailure::SlaveRestarted));
                 continue;
             }
             match answer {
                 Answer::Write(tag) => sink(tag, RemoteEvent::Done { len: 0 }),
-                Answer::Read(tag, pages) => {
+                Answer::Read(tag, pages, copy) => {
+                    if slave.mute.contains(&copy) {
+                        sink(tag, RemoteEvent::Failed(super::RemoteFailure::Refused("no answer")));
+                        continue;
+                    }
                     let (mut data, mut data_pages) = (vec![], 0);
                     for (index, page) in pages.iter().enumerate() {
-                        if let Some(contents) = slave.pages.get(page) {
+                        let is_wrong = slave.wrong.get(page).is_some_and(|copies| copies.contains(&copy));
+                        if is_wrong {
+                            data.extend_from_slice(&[0xEE; PAGE_BYTES]);
+                            data_pages |= 1 << index;
+                        } else if let Some(contents) = slave.pages.get(page) {
                             data.extend_from_slice(&contents[..]);
                             data_pages |= 1 << index;
                         }
@@ -219,9 +240,13 @@ struct Machine {
 
 impl Machine {
     fn new(seed: u64, budget_pages: usize) -> Self {
+        Self::with_copies(seed, budget_pages, 1)
+    }
+
+    fn with_copies(seed: u64, budget_pages: usize, copies: usize) -> Self {
         let memory = FakeMemory::new();
         let mapped = memory.0.clone();
-        let slave = Arc::new(Mutex::new(Slave::default()));
+        let slave = Arc::new(Mutex::new(Slave { copies, ..Slave::default() }));
         let remote = FakeRemote { slave: slave.clone(), pending: vec![], random: StdRng::seed_from_u64(seed) };
         let pager = Pager::new(Box::new(memory), Box::new(remote), budget_pages, 0);
         Self { pager, mapped, slave }
@@ -325,6 +350,60 @@ fn a_corrupt_page_is_read_again_and_never_shown() {
         machine.access(page, |bytes| assert_eq!(bytes.iter().map(|&b| b as usize).sum::<usize>(), 1));
     }
     assert_eq!(machine.pager.stats().counters.hash_mismatches, 3);
+}
+
+/// A grid of three copies whose pages 10, 11, … are all stored.
+fn three_copies(seed: u64) -> Machine {
+    let machine = Machine::with_copies(seed, 64, 3);
+    (0..4).for_each(|extent| machine.bind(extent, true, false));
+    (0..PAGES as u32).for_each(|page| machine.access(page, |bytes| bytes[1] = page as u8 | 1));
+    machine.pager.drain();
+    machine
+}
+
+fn all_are_right(machine: &Machine) {
+    (0..PAGES as u32).for_each(|page| machine.access(page, |bytes| assert_eq!(bytes[1], page as u8 | 1)));
+}
+
+#[test]
+fn wrong_pages_come_from_the_replicas_that_have_them_right_and_are_written_back() {
+    for seed in 0..20 {
+        let machine = three_copies(seed);
+        // Of one read, pages that different replicas have right.
+        let wrong = [(100, 10, vec![0]), (100, 12, vec![0, 1]), (100, 13, vec![0, 2])];
+        let wrong = wrong.into_iter().map(|(extent, page, copies)| ((extent, page), copies)).collect();
+        machine.slave.lock().unwrap().wrong = wrong;
+        let before = machine.pager.stats().counters;
+        all_are_right(&machine);
+        let after = machine.pager.stats().counters;
+        assert_eq!(after.pages_repaired - before.pages_repaired, 3, "seed {seed}");
+        assert!(after.hash_mismatches - before.hash_mismatches >= 4, "seed {seed}");
+        let slave = machine.slave.lock().unwrap();
+        assert!(slave.wrong.is_empty() && slave.pages[&(100, 12)][1] == 13);
+    }
+}
+
+#[test]
+fn a_page_that_is_wrong_on_all_replicas_is_loss() {
+    let machine = three_copies(1);
+    machine.slave.lock().unwrap().wrong.insert((100, 0), vec![0, 1, 2]);
+    assert_eq!(machine.pager.fault(PageNumber(0)), FaultOutcome::Lost);
+}
+
+#[test]
+fn a_replica_that_does_not_answer_is_waited_for_and_its_page_taken() {
+    let machine = three_copies(2);
+    machine.slave.lock().unwrap().wrong.insert((100, 0), vec![0, 1]);
+    machine.slave.lock().unwrap().mute = vec![2];
+    thread::scope(|scope| {
+        let fault = scope.spawn(|| machine.pager.fault(PageNumber(0)));
+        while machine.pager.stats().counters.hash_mismatches < 20 {
+            thread::yield_now();
+        }
+        machine.slave.lock().unwrap().mute.clear();
+        assert_eq!(fault.join().unwrap(), FaultOutcome::Resolved);
+    });
+    all_are_right(&machine);
 }
 
 #[test]

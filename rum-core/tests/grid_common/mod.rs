@@ -17,6 +17,7 @@ pub mod resident;
 pub mod shadow;
 pub mod sharer;
 pub mod suite;
+pub mod thread_grid;
 
 use std::{
     fs::File,

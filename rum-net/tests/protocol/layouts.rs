@@ -576,7 +576,7 @@ fn groups() -> Vec<Layout> {
         request(
             "ask request",
             vec![
-                Reserved("reserved"),
+                Varies("of any", ask_head(0).to_vec(), ask_any_head(0).to_vec()),
                 Varies("group", ask_head(0).to_vec(), ask_head(u16::MAX).to_vec()),
                 rest("request", ASK_HEAD_BYTES),
             ],

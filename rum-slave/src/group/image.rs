@@ -1,6 +1,6 @@
 //! A group's state as it travels to a slave that lacks it: the directory (who has what) at one instant, and the pages.
 
-use rum_net::wire::message::NameHash;
+use rum_net::wire::message::{ExtentRef, NameHash, PageContent, PageRef};
 use serde::{Deserialize, Serialize};
 use serde_bytes::ByteBuf;
 
@@ -71,7 +71,7 @@ pub struct PageKey {
 }
 
 /// A page.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct PageImage {
     /// Its extent's place.
     pub index: u32,
@@ -90,5 +90,15 @@ impl PageImage {
     pub fn key(&self) -> PageKey {
         let Self { index, generation, page, .. } = *self;
         PageKey { index, generation, page }
+    }
+
+    /// The page's name and what it holds; `None` if that is no page's length.
+    pub fn parts(&self) -> Option<(PageRef, PageContent<'_>)> {
+        let extent = ExtentRef { index: self.index, generation: self.generation };
+        let content = match &self.data {
+            None => PageContent::Zeros,
+            Some(data) => PageContent::Data(data.as_slice().try_into().ok()?),
+        };
+        Some((PageRef { extent, page: self.page.into() }, content))
     }
 }

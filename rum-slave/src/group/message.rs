@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     entry::Entry,
     image::{PageImage, PageKey},
+    scrub::ScrubMessage,
 };
 
 /// One message.
@@ -38,6 +39,8 @@ pub enum Content {
         /// The pages.
         pages: Vec<PageImage>,
     },
+    /// Of pages that should be the same everywhere.
+    Scrub(ScrubMessage),
 }
 
 /// A part of a transfer of state.

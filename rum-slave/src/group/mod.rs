@@ -5,6 +5,7 @@ pub mod entry;
 pub mod image;
 pub mod message;
 pub mod peers;
+pub mod scrub;
 pub mod state;
 pub mod transfer;
 
@@ -19,7 +20,7 @@ use paxos::{
     SettingsError, Slot, Standing, Start, Ticket,
 };
 use rum_net::{
-    EXTENT_BYTES,
+    EXTENT_BYTES, PAGE_BYTES,
     placement::SlaveIndex,
     rpc::{Incarnation, Response, server::RequestToken},
     wire::message::{Request, Stat, Status, encode_not_leader, encode_status},
@@ -28,6 +29,7 @@ use rum_net::{
 use self::{
     entry::{Entry, Operation, Run},
     message::{Content, PeerMessage, Piece},
+    scrub::{Scrub, ScrubCounts, ScrubOptions},
     state::State,
     transfer::{Incoming, Outgoing, Progress},
 };
@@ -113,6 +115,7 @@ pub struct Group {
     /// Clients without a session here: when their lease runs out.
     silent: HashMap<Incarnation, Duration>,
     expiring: HashSet<Incarnation>,
+    scrub: Scrub,
     outputs: Vec<Output>,
 }
 
@@ -155,6 +158,7 @@ impl Group {
             next_lease_walk: now,
             silent: HashMap::new(),
             expiring: HashSet::new(),
+            scrub: Scrub::new(ScrubOptions::default(), seed),
             outputs: Vec::new(),
         })
     }
@@ -204,6 +208,11 @@ impl Group {
         &self.state
     }
 
+    /// See `Store::tamper`.
+    pub fn tamper(&mut self, change: &mut dyn FnMut(&mut [u8; PAGE_BYTES])) {
+        self.state.tamper(change);
+    }
+
     /// What the replica does.
     pub fn status(&self) -> paxos::Status {
         self.replica.status()
@@ -212,6 +221,11 @@ impl Group {
     /// Who leads, as far as is known.
     pub fn leader(&self) -> Option<SlaveIndex> {
         self.replica.leader().map(|seat| self.slaves[usize::from(seat.get())])
+    }
+
+    /// Pages compared with others', and repaired.
+    pub fn scrubbed(&self) -> ScrubCounts {
+        self.scrub.counts()
     }
 
     /// Extents that all slaves of the group have room for.
@@ -237,6 +251,7 @@ impl Group {
                 }
             }
             Content::Piece(piece) => self.take_piece(now, member, piece),
+            Content::Scrub(message) => self.take_scrub(member, message),
             Content::Wanted(keys) => {
                 let pages: Vec<_> = keys.iter().take(MAX_WANTED).filter_map(|key| self.state.copy(*key)).collect();
                 if !pages.is_empty() {
@@ -387,6 +402,15 @@ impl Group {
         Ok(())
     }
 
+    /// Serves a read that is not only the leader's to answer, for a client that knows what its pages hold: from what this slave has applied, which may be
+    /// old.
+    pub fn ask_of_any(&self, caller: Caller, request: &[u8], response: &mut Response) -> Result<(), Status> {
+        match Request::decode(request).map_err(|error| error.status())? {
+            Request::Read(pages) => self.state.read(caller.client, pages, response),
+            _ => Err(Status::Unsupported),
+        }
+    }
+
     /// Begins to run a command; the answer comes as an output.
     pub fn command(
         &mut self,
@@ -438,6 +462,7 @@ impl Group {
             }
         }
         self.repair(now);
+        self.scrub(now);
     }
 
     /// A session of a client has ended, by its own wish or because it was silent for the length of a lease.
@@ -628,6 +653,9 @@ impl Group {
             lags: self.replica.lags().map(|(seat, lag)| (slave(seat), lag)).collect(),
             capacity_bytes: self.capacity().saturating_mul(EXTENT_BYTES as u64),
             leases: self.state.clients().count() as u64,
+            compared_pages: self.scrub.counts().compared,
+            repaired_pages: self.scrub.counts().repaired,
+            undecided_pages: self.scrub.counts().undecided,
             ..self.state.store().describe()
         }
     }

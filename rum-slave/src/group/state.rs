@@ -7,9 +7,10 @@ use std::{
 };
 
 use rum_net::{
+    PAGE_BYTES,
     rpc::{Incarnation, Response},
     wire::message::{
-        MAX_BATCH_EXTENTS, NameHash, PageContent, PageList, PageRef, ReadResponseWriter, Request, Status, WriteRequest,
+        MAX_BATCH_EXTENTS, NameHash, PageList, ReadResponseWriter, Request, Status, WriteRequest,
         encode_extents_response, encode_open_name_response, encode_size_differs, encode_status,
     },
 };
@@ -74,6 +75,11 @@ impl State {
     /// The store, to look at.
     pub fn store(&self) -> &Store {
         &self.store
+    }
+
+    /// See `Store::tamper`.
+    pub fn tamper(&mut self, change: &mut dyn FnMut(&mut [u8; PAGE_BYTES])) {
+        self.store.tamper(change);
     }
 
     /// Whether what this slot did is here already.
@@ -354,18 +360,17 @@ impl State {
         Ok(())
     }
 
+    /// Lets a page that the same slot wrote hold another slave's contents. False if another slot wrote it, or it is not there.
+    pub fn replace_page(&mut self, page: &PageImage) -> bool {
+        let Some((name, content)) = page.parts() else { return false };
+        self.store.replace_in_slot(page.slot, name, content)
+    }
+
     /// Takes another slave's page over, unless this one has a later one.
     pub fn install_page(&mut self, page: &PageImage) {
-        let extent = rum_net::wire::message::ExtentRef { index: page.index, generation: page.generation };
-        let content = match &page.data {
-            None => PageContent::Zeros,
-            Some(data) => match data.as_slice().try_into() {
-                Ok(data) => PageContent::Data(data),
-                Err(_) => return,
-            },
-        };
+        let Some((name, content)) = page.parts() else { return };
         // An extent that the directory does not have comes by later entries.
-        let _ = self.store.write_in_slot(page.slot, PageRef { extent, page: page.page.into() }, content);
+        let _ = self.store.write_in_slot(page.slot, name, content);
     }
 }
 

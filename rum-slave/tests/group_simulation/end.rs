@@ -4,7 +4,10 @@ use std::collections::HashMap;
 
 use rum_slave::{
     account::AccountId,
-    group::image::{PageImage, PlaceState},
+    group::{
+        image::{PageImage, PlaceState},
+        state::State,
+    },
 };
 
 use crate::{
@@ -12,6 +15,13 @@ use crate::{
     host::{CAPACITY, QUOTA, accounts},
     world::World,
 };
+
+/// All pages of a slave.
+pub fn pages(state: &State) -> Vec<PageImage> {
+    let mut pages = Vec::new();
+    state.store().pages_since(0, &mut (0, 0), usize::MAX, &mut |page| pages.push(page));
+    pages
+}
 
 impl World {
     /// All slaves have the same directory and pages, and as much is reserved as is owned.
@@ -25,8 +35,7 @@ impl World {
             let used = |place: &&rum_slave::group::image::PlaceImage| matches!(place.state, PlaceState::Used { .. });
             let used = directory.places.iter().filter(used).count() as u64;
             assert_eq!(state.store().quota().reserved(), used, "{place} counts wrongly what is reserved");
-            let mut pages = Vec::new();
-            state.store().pages_since(0, &mut (0, 0), usize::MAX, &mut |page| pages.push(page));
+            let pages = pages(state);
             let present = pages.iter().filter(|page| page.data.is_some()).count() as u64;
             assert_eq!(state.store().used_pages(), present, "{place} counts wrongly what is used");
             let directory_bytes = postcard::to_stdvec(&directory).expect("an image");

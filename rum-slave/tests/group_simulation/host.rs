@@ -14,13 +14,15 @@ use rum_net::{
 use rum_slave::{
     account::{AccountId, Accounts},
     disk::{Disk, DiskOptions, memory::Memory},
-    group::{Caller, Group, Output, message::PeerMessage},
+    group::{Caller, Group, Output, message::PeerMessage, scrub::ScrubOptions},
 };
 
 use crate::disk::{self, Shared, SimulatedLane};
 
 /// Extents that each slave has room for.
 pub const CAPACITY: u64 = 14;
+/// So much is compared of what slaves keep, far more often than they do it.
+const SCRUB: ScrubOptions = ScrubOptions { bytes_per_second: 32 << 20, round: Duration::from_millis(400) };
 /// Extents that the second account may hold.
 pub const QUOTA: u64 = 3;
 
@@ -79,7 +81,7 @@ impl Process {
         let who = (slaves.to_vec(), me);
         let group =
             Group::new(0, who, accounts().0, CAPACITY, lease, Duration::ZERO, seed).expect("a slave of the group");
-        let group = group.with_settings(settings, Duration::ZERO).expect("settings that make sense");
+        let group = group.with_settings(settings, Duration::ZERO).expect("settings that make sense").with_scrub(SCRUB);
         let (mut found, mut was_whole) = (None, false);
         let disk = disk.map(|shared| {
             let (remembered, memory) = disk::read(&mut shared.lock().unwrap());

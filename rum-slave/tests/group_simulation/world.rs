@@ -22,6 +22,7 @@ use crate::{
     checker::Checker,
     client::Client,
     disk::Disk,
+    end::pages,
     faults::Fault,
     host::{Host, Process, QUOTA, Said, accounts},
     losses::{Losses, asked},
@@ -115,6 +116,7 @@ pub struct World {
     fenced: HashSet<Incarnation>,
     phase: Phase,
     trace: bool,
+    pub repaired: u64,
     pub crashes: u64,
     pub power_losses: u64,
     pub damaged: u64,
@@ -168,6 +170,7 @@ impl World {
             fenced: HashSet::new(),
             phase: Phase::Sick,
             trace: std::env::var_os("RUM_SIM_TRACE").is_some(),
+            repaired: 0,
             crashes: 0,
             power_losses: 0,
             damaged: 0,
@@ -207,6 +210,12 @@ impl World {
         self.checker.check_shared();
         self.check_equal();
         self.check_owners();
+        self.damage();
+        let end = self.now + DONE_WITHIN;
+        self.run_until(end, Self::is_repaired);
+        assert!(self.is_repaired(), "a slave's memory was damaged, and not all of it is repaired: {}", self.describe());
+        let processes = self.hosts.iter().filter_map(|host| host.process.as_ref());
+        self.repaired = processes.map(|process| process.group.scrubbed().repaired).sum();
         for slot in 0..CLIENTS {
             self.clients[slot].is_gone = true;
         }
@@ -230,6 +239,27 @@ impl World {
         });
         let first = applied.next().flatten();
         first.is_some() && applied.all(|other| other == first)
+    }
+
+    /// Some slave's memory is not what it was: in a few pages, or in many.
+    fn damage(&mut self) {
+        let host = self.rng.below(self.hosts.len());
+        let share = self.rng.pick(&[1.0, 0.3, 0.05]);
+        let rng = &mut self.rng;
+        if let Some(process) = &mut self.hosts[host].process {
+            process.group.tamper(&mut |page| {
+                if rng.chance(share) {
+                    page[rng.below(page.len())] ^= 1 << rng.below(8);
+                }
+            });
+        }
+    }
+
+    /// All slaves' pages are the same.
+    fn is_repaired(&mut self) -> bool {
+        let mut all = self.hosts.iter().filter_map(|host| Some(pages(host.process.as_ref()?.group.state())));
+        let first = all.next();
+        first.is_some_and(|first| all.all(|other| other == first))
     }
 
     /// Nobody has anything any more.

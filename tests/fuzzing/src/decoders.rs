@@ -20,7 +20,7 @@ use rum_net::{
             Command, ExtentRef, FREE_NAME_REQUEST_BYTES, MAX_BATCH_EXTENTS, MAX_BATCH_PAGES,
             NAME_EXTENTS_REQUEST_BYTES, OPEN_NAME_REQUEST_BYTES, OpenNameRefusal, OpenedName, PageContent, PageKind,
             PageRef, READ_REQUEST_MAX_BYTES, RESERVE_REQUEST_BYTES, ReadResponse, ReadResponseHead, ReadResponseWriter,
-            Request, Stat, Status, WRITE_HEAD_MAX_BYTES, ask_head, command_head, decode_empty_response,
+            Request, Stat, Status, WRITE_HEAD_MAX_BYTES, ask_any_head, ask_head, command_head, decode_empty_response,
             decode_name_extents_response, decode_not_leader, decode_peer_response, decode_reserve_response, encode_bye,
             encode_describe, encode_extents_response, encode_free_name, encode_name_extents, encode_not_leader,
             encode_open_name_response, encode_read, encode_release, encode_renew, encode_reserve, encode_size_differs,
@@ -172,7 +172,8 @@ pub fn request(bytes: &[u8]) {
         Request::Command(Command { group, sequence, settled, request }) => {
             [&command_head(group, sequence, settled)[..], request].concat()
         }
-        Request::Ask { group, request } => [&ask_head(group)[..], request].concat(),
+        Request::Ask { group, of_any: false, request } => [&ask_head(group)[..], request].concat(),
+        Request::Ask { group, of_any: true, request } => [&ask_any_head(group)[..], request].concat(),
         Request::Describe => encode_describe(&mut short).to_vec(),
         Request::Peer { sender, messages } => [&peer_head(sender)[..], messages].concat(),
     };

@@ -1,12 +1,12 @@
 //! Requests to a group of slaves that replicate what they keep: another request in an envelope that names the group.
 //!
 //! ```text
-//! ask:      0 opcode 12 | 1 reserved u8 | 2 group u16 | 4 request
+//! ask:      0 opcode 12 | 1 of any u8 | 2 group u16 | 4 request
 //! command:  0 opcode 11 | 1 reserved u8 | 2 group u16 | 4 sequence u64 | 12 settled u64 | 20 request
 //! response: that of the request; NotLeader:  8 leader u16 (0xffff: unknown) | 10 reserved [u8; 6]
 //! ```
 //!
-//! An `ask` changes nothing. A `command` is run by all slaves of the group, once, however often and by whichever leaders it is
+//! An `ask` changes nothing. Who leads answers it, or, `of any`, whoever is asked, as far as it knows: that may be old. A `command` is run by all slaves of the group, once, however often and by whichever leaders it is
 //! asked for: a client counts its commands to a group by `sequence`, and says up to which it has all answers (`settled`):
 //! those are forgotten, and such a command that comes late is not run any more.
 
@@ -24,10 +24,16 @@ pub const COMMAND_HEAD_BYTES: usize = 20;
 /// The slave does not know who leads.
 const NOBODY: u16 = u16::MAX;
 
-/// The envelope of a request that changes nothing.
+/// The envelope of a request that changes nothing, to be answered by who leads.
 pub fn ask_head(group: u16) -> [u8; ASK_HEAD_BYTES] {
     let [low, high] = group.to_le_bytes();
     [Opcode::Ask as u8, 0, low, high]
+}
+
+/// The envelope of a read that any slave of the group answers: what it says may be old.
+pub fn ask_any_head(group: u16) -> [u8; ASK_HEAD_BYTES] {
+    let [opcode, _, low, high] = ask_head(group);
+    [opcode, 1, low, high]
 }
 
 /// The envelope of a request that is run by all slaves of a group.
@@ -94,7 +100,10 @@ mod tests {
         let mut stat = [0; REQUEST_HEAD_BYTES];
         encode_stat(&mut stat);
         let ask = [&ask_head(0x102)[..], &stat].concat();
-        assert_eq!(Request::decode(&ask), Ok(Request::Ask { group: 0x102, request: &stat }));
+        assert_eq!(Request::decode(&ask), Ok(Request::Ask { group: 0x102, of_any: false, request: &stat }));
+        let ask = [&ask_any_head(0x102)[..], &stat].concat();
+        assert_eq!(Request::decode(&ask), Ok(Request::Ask { group: 0x102, of_any: true, request: &stat }));
+        assert!(Request::decode(&[Opcode::Ask as u8, 2, 0, 0]).is_err());
         let command = [&command_head(3, 9, 8)[..], &stat].concat();
         let expected = Command { group: 3, sequence: 9, settled: 8, request: &stat };
         assert_eq!(Request::decode(&command), Ok(Request::Command(expected)));

@@ -16,7 +16,7 @@
 //! | 9 renew | | |
 //! | 10 bye | | |
 //! | 11 command | group u16 in the place of reserved bytes, sequence u64, settled u64, then a request | those of the request |
-//! | 12 ask | group u16 in the place of reserved bytes, then a request | those of the request |
+//! | 12 ask | of any u8 and group u16 in the place of reserved bytes, then a request | those of the request |
 //! | 13 peer | sender u16 in the place of reserved bytes, then messages of slaves to each other | the same |
 //! | 14 describe | | JSON |
 //!
@@ -48,7 +48,8 @@ mod write;
 pub use bye::encode_bye;
 pub use codec::Malformed;
 pub use command::{
-    ASK_HEAD_BYTES, COMMAND_HEAD_BYTES, Command, ask_head, command_head, decode_not_leader, encode_not_leader,
+    ASK_HEAD_BYTES, COMMAND_HEAD_BYTES, Command, ask_any_head, ask_head, command_head, decode_not_leader,
+    encode_not_leader,
 };
 pub use describe::{decode_describe_response, encode_describe};
 pub use extent_ref::{EXTENT_REF_BYTES, ExtentList, ExtentRef, PAGE_REF_BYTES, PageList, PageRef};
@@ -197,6 +198,8 @@ pub enum Request<'a> {
     Ask {
         /// The group.
         group: u16,
+        /// Any of its slaves may answer, and not only who leads.
+        of_any: bool,
         /// The request, not checked yet.
         request: &'a [u8],
     },
@@ -238,14 +241,15 @@ impl<'a> Request<'a> {
         let mut reader = Reader::new(message);
         let byte = reader.u8()?;
         let opcode = Opcode::from_wire(byte).ok_or(RequestError::Unsupported(byte))?;
-        let group = match opcode {
-            Opcode::Command | Opcode::Ask | Opcode::Peer => {
+        let (of_any, group) = match opcode {
+            Opcode::Ask => (reader.bool()?, reader.u16()?),
+            Opcode::Command | Opcode::Peer => {
                 reader.reserved(1)?;
-                reader.u16()?
+                (false, reader.u16()?)
             }
             _ => {
                 reader.reserved(3)?;
-                0
+                (false, 0)
             }
         };
         let request = match opcode {
@@ -263,7 +267,7 @@ impl<'a> Request<'a> {
             Opcode::Renew => Self::Renew,
             Opcode::Bye => Self::Bye,
             Opcode::Command => Self::Command(Command { group, ..Command::decode(&mut reader)? }),
-            Opcode::Ask => Self::Ask { group, request: reader.rest() },
+            Opcode::Ask => Self::Ask { group, of_any, request: reader.rest() },
             Opcode::Peer => Self::Peer { sender: group, messages: reader.rest() },
             Opcode::Describe => Self::Describe,
         };

@@ -68,7 +68,9 @@ fn request() -> impl Strategy<Value = Vec<u8>> {
 
 /// Every message that ends with bytes that are not looked at: its head and those.
 fn envelope() -> impl Strategy<Value = (Vec<u8>, Vec<u8>)> {
-    let ask = (any::<u16>(), request()).prop_map(|(group, request)| (ask_head(group).to_vec(), request));
+    let ask = (any::<u16>(), any::<bool>(), request()).prop_map(|(group, of_any, request)| {
+        (if of_any { ask_any_head(group) } else { ask_head(group) }.to_vec(), request)
+    });
     let command = (any::<u16>(), counts(), request())
         .prop_map(|(group, (sequence, settled), request)| (command_head(group, sequence, settled).to_vec(), request));
     let peer = (any::<u16>(), vec(any::<u8>(), 0..200)).prop_map(|(sender, bytes)| (peer_head(sender).to_vec(), bytes));
@@ -275,7 +277,7 @@ proptest! {
     #[test]
     fn envelopes_roundtrip(group: u16, (sequence, settled) in counts(), request in request()) {
         let message = [&ask_head(group)[..], &request].concat();
-        prop_assert_eq!(Request::decode(&message), Ok(Request::Ask { group, request: &request }));
+        prop_assert_eq!(Request::decode(&message), Ok(Request::Ask { group, of_any: false, request: &request }));
         let message = [&command_head(group, sequence, settled)[..], &request].concat();
         let command = Command { group, sequence, settled, request: &request };
         prop_assert_eq!(Request::decode(&message), Ok(Request::Command(command)));
@@ -387,6 +389,7 @@ fn numbers_are_as_the_table_says() {
     assert_eq!(encode_read(&[page], &mut buffer), [4, 0, 0, 0, 1, 0, 0, 0, 1, 0, 0, 0, 2, 0, 0, 0, 3, 0, 0, 0]);
     assert_eq!(READ_RESPONSE_HEAD_BYTES, 40);
     assert_eq!(ask_head(0x102), [12, 0, 2, 1]);
+    assert_eq!(ask_any_head(0x102), [12, 1, 2, 1]);
     assert_eq!(command_head(3, 0x104, 5), [11, 0, 3, 0, 4, 1, 0, 0, 0, 0, 0, 0, 5, 0, 0, 0, 0, 0, 0, 0]);
     assert_eq!(peer_head(0x102), [13, 0, 2, 1]);
     let mut response = Vec::new();

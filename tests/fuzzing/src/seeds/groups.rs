@@ -7,8 +7,8 @@ use paxos::{
     PreVote, Prepare, Promise, Recover, Recovered, Refusal, Refuse, Slot, StateOffer, StateRequest,
 };
 use rum_net::wire::message::{
-    READ_REQUEST_MAX_BYTES, RESERVE_REQUEST_BYTES, ask_head, command_head, encode_not_leader, encode_read,
-    encode_reserve, peer_head,
+    READ_REQUEST_MAX_BYTES, RESERVE_REQUEST_BYTES, ask_any_head, ask_head, command_head, encode_not_leader,
+    encode_read, encode_reserve, peer_head,
 };
 use rum_slave::{
     account::AccountId,
@@ -16,6 +16,7 @@ use rum_slave::{
         entry::{Entry, Operation, Run},
         image::{ClientImage, DirectoryImage, PageImage, PlaceImage, PlaceState},
         message::{Content, Part, PeerMessage, Piece},
+        scrub::{PageHash, ScrubMessage},
     },
 };
 use serde_bytes::ByteBuf;
@@ -129,13 +130,26 @@ fn messages() -> Vec<PeerMessage> {
     let paxos = |body| Content::Paxos { capacity: 64, message: Message { from: MemberId::FIRST, life: Life(2), body } };
     let piece = |(part, number)| Content::Piece(Piece { transfer: 9, through: 39, number, is_last: number == 1, part });
     let contents = bodies.into_iter().map(paxos).chain(pieces().into_iter().zip(0..).map(piece));
+    let contents = contents.chain(scrubs().into_iter().map(Content::Scrub));
     contents.map(|content| PeerMessage { group: 2, content }).collect()
+}
+
+fn scrubs() -> [ScrubMessage; 4] {
+    let hash = PageHash { index: 2, generation: 77, page: 9, slot: 39, hash: u128::MAX / 3 };
+    let page = PageImage { index: 2, generation: 77, page: 9, slot: 39, data: Some(ByteBuf::from(vec![7; 4096])) };
+    [
+        ScrubMessage::Compare { number: 5, pages: vec![hash; 3] },
+        ScrubMessage::Compared { number: 5, hashes: vec![Some(7), None, Some(u128::MAX)] },
+        ScrubMessage::Want { pages: vec![hash] },
+        ScrubMessage::Replace { page, hash: 9 },
+    ]
 }
 
 /// Requests in envelopes, and answers of slaves that do not lead.
 fn envelopes() -> Vec<Seed> {
     let mut buffer = [0; READ_REQUEST_MAX_BYTES];
     let ask = [&ask_head(2)[..], encode_read(&PAGES, &mut buffer)].concat();
+    let any = [&ask_any_head(2)[..], encode_read(&PAGES, &mut buffer)].concat();
     let command = [&command_head(2, 9, 8)[..], encode_reserve(7, &mut [0; RESERVE_REQUEST_BYTES])].concat();
     let peer = [&peer_head(1)[..], &messages()[0].encode()].concat();
     let not_leader = |leader| {
@@ -143,7 +157,7 @@ fn envelopes() -> Vec<Seed> {
         encode_not_leader(leader, &mut response);
         response
     };
-    let requests = [ask, command, peer].map(|bytes| ("request", bytes));
+    let requests = [ask, any, command, peer].map(|bytes| ("request", bytes));
     let responses = [Some(2), None].map(|leader| ("response", not_leader(leader)));
     requests.into_iter().chain(responses).collect()
 }
