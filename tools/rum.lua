@@ -30,7 +30,7 @@ local KINDS = {
 local OPCODES = {
     [1] = "stat", [2] = "reserve", [3] = "release", [4] = "read", [5] = "write", [6] = "open name",
     [7] = "name extents", [8] = "free name", [9] = "renew", [10] = "bye", [11] = "command", [12] = "ask", [13] = "peer",
-    [14] = "describe",
+    [14] = "describe", [15] = "names",
 }
 local STATUSES = {
     [0] = "Ok", [1] = "Full", [2] = "StaleExtent", [3] = "NotOwner", [4] = "NoSuchName", [5] = "SizeDiffers",
@@ -140,8 +140,10 @@ local REQUESTS = {
     [ASK] = { { "of_any", "bool", "Of any" }, { "group", "u16", "Group" }, "request" },
     [PEER] = { SHORT_RESERVED, { "sender", "u16", "Sender" }, "messages" },
     [14] = {},
+    [15] = { { "is_after", "bool", "Is after" }, { "reserved", "zero3", "Reserved" }, { "after", "hash", "After" } },
 }
 local EXTENTS = { list = EXTENT, name = "extent", title = "Extent", bytes = 8, max = 4096 }
+local NAME = { { "size", "u64", "Size in bytes" }, { "hash", "hash", "Name" } }
 local RESPONSES = {
     [1] = {
         { "stat.incarnation", "u128", "Slave's incarnation" },
@@ -165,6 +167,7 @@ local RESPONSES = {
     [10] = {},
     [PEER] = { "messages" },
     [14] = { "messages" },
+    [15] = { { "names", "u32", "Names" }, { "reserved", "zero4", "Reserved" }, "names" },
 }
 -- What follows a status other than Ok.
 local REFUSALS = {
@@ -180,7 +183,7 @@ local TYPES = {
     x16 = { 2, ProtoField.uint16, base.HEX }, x32 = { 4, ProtoField.uint32, base.HEX },
     x64 = { 8, ProtoField.uint64, base.HEX }, bool = { 1, ProtoField.uint8, base.DEC },
     u128 = { 16, ProtoField.bytes }, tag = { 16, ProtoField.bytes }, hash = { 32, ProtoField.bytes },
-    zero1 = { 1, ProtoField.bytes }, zero3 = { 3, ProtoField.bytes }, zero6 = { 6, ProtoField.bytes }, zero7 = { 7, ProtoField.bytes },
+    zero1 = { 1, ProtoField.bytes }, zero3 = { 3, ProtoField.bytes }, zero4 = { 4, ProtoField.bytes }, zero6 = { 6, ProtoField.bytes }, zero7 = { 7, ProtoField.bytes },
 }
 local fields = {}
 
@@ -347,6 +350,16 @@ function Reader:kinds()
     end
 end
 
+-- As many as came before; the rest may be in other packets.
+function Reader:names()
+    for number = 0, (self.values["names"] or 0) - 1 do
+        if self.is_over then return end
+        if self:left() == 0 then return self:take(1, "a name") end
+        local subtree = self.tree:add(rum, self.range(self.at, math.min(40, self:left())), "Name " .. number)
+        for _, entry in ipairs(NAME) do self:field(entry, subtree) end
+    end
+end
+
 function Reader:data()
     for _ = 1, self.data_pages or 0 do
         if self:left() < PAGE_BYTES and not self.is_whole then
@@ -410,6 +423,8 @@ function Reader:layout(layout)
     for _, item in ipairs(layout) do
         if item == "kinds" then
             self:kinds()
+        elseif item == "names" then
+            self:names()
         elseif item == "data" then
             self:data()
         elseif item == "grant" then

@@ -5,6 +5,7 @@ mod bench;
 mod demo;
 mod doctor;
 mod folder;
+mod grid;
 mod keygen;
 mod local;
 mod signals;
@@ -34,6 +35,8 @@ enum Command {
     Doctor,
     /// Say what the slaves of a grid do and keep
     Status(status::Arguments),
+    /// Back up all named objects of a grid, and restore them
+    Grid(grid::Arguments),
     /// Write a key that lets a client join a grid whose slaves ask for one
     Keygen(keygen::Arguments),
     /// Measure the figures of docs/BENCHMARKS.md
@@ -50,6 +53,7 @@ fn main() -> ExitCode {
         Command::Demo(arguments) => demo::run(&arguments),
         Command::Status(arguments) => status::run(&arguments),
         Command::Doctor => doctor::run(),
+        Command::Grid(arguments) => grid::run(&arguments),
         Command::Keygen(arguments) => keygen::run(&arguments),
         Command::Bench(arguments) => bench::run(&arguments),
         Command::Tied(arguments) => tied::run(&arguments),

@@ -296,7 +296,11 @@ impl Line<'_> {
     }
 }
 
-fn parse_mac(text: &str) -> Result<MacAddr, String> {
+/// A hardware address such as 02:00:00:00:00:01.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn parse_mac(text: &str) -> Result<MacAddr, String> {
     let wrong = || format!("{text:?} is no hardware address");
     let separator = if text.contains('-') { '-' } else { ':' };
     let mut bytes = [0u8; 6];

@@ -10,8 +10,9 @@ use rum_net::{
     PAGE_BYTES,
     rpc::{Incarnation, Response},
     wire::message::{
-        ExtentList, MAX_BATCH_EXTENTS, NameHash, OpenName, PageList, ReadResponseWriter, Request, Stat, Status,
-        WriteRequest, encode_extents_response, encode_open_name_response, encode_size_differs, encode_status,
+        ExtentList, MAX_BATCH_EXTENTS, MAX_BATCH_NAMES, NameHash, OpenName, PageList, ReadResponseWriter, Request,
+        Stat, Status, WriteRequest, encode_extents_response, encode_names_response, encode_open_name_response,
+        encode_size_differs, encode_status,
     },
 };
 
@@ -225,6 +226,10 @@ impl Service {
             Request::Release(extents) => self.release(client, extents)?,
             Request::OpenName(open) => return self.open_name(account, open, response),
             Request::NameExtents { hash, from } => return self.name_extents(&hash, from, response),
+            Request::Names { after } => {
+                encode_names_response(&self.store.names_after(account, after.as_ref(), MAX_BATCH_NAMES), response);
+                return Ok(());
+            }
             Request::FreeName { hash } => self.store.free_name(&hash)?,
             Request::Renew => {}
             Request::Describe => {

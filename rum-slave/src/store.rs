@@ -21,6 +21,7 @@ use crate::{
     group::image::{DirectoryImage, PageImage, PageKey},
     name::{NameTable, NamedObject, extents_for},
     quota::Quota,
+    replication::PEER_KEY,
 };
 
 /// Owners and accounts of one description, at most: it has to fit into an answer.
@@ -225,6 +226,22 @@ impl Store {
     /// The named object, if there is one.
     pub fn name(&self, hash: &NameHash) -> Option<&NamedObject> {
         self.names.get(hash)
+    }
+
+    /// Named objects and their sizes in bytes, behind `after` in the order of their names, up to `most`: of those that count against `account`; all where
+    /// clients have no names, and for who has the slaves' own.
+    pub fn names_after(&self, account: AccountId, after: Option<&NameHash>, most: usize) -> Vec<(NameHash, u64)> {
+        let sees_all = account == AccountId::NOBODY || self.accounts.find(Some(PEER_KEY)) == Some(account);
+        let is_theirs = |object: &NamedObject| {
+            let first = object.extents.first().and_then(|&extent| self.extents.get(extent).ok());
+            sees_all || first.is_some_and(|extent| extent.account == account)
+        };
+        let found =
+            self.names.iter().filter(|(hash, object)| after.is_none_or(|after| *hash > after) && is_theirs(object));
+        let mut names: Vec<(NameHash, u64)> = found.map(|(hash, object)| (*hash, object.size_bytes)).collect();
+        names.sort_unstable();
+        names.truncate(most);
+        names
     }
 
     /// Frees a named object.

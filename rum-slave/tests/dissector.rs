@@ -27,12 +27,13 @@ use rum_net::{
         header::{HEADER_BYTES, Header, Kind},
         hello::Verdict,
         message::{
-            FREE_NAME_REQUEST_BYTES, NAME_EXTENTS_REQUEST_BYTES, Opcode, OpenNameRefusal, PageContent, PageKind,
-            READ_REQUEST_MAX_BYTES, REQUEST_HEAD_BYTES, RESERVE_REQUEST_BYTES, ReadResponse, ResponseError, Status,
-            WRITE_HEAD_MAX_BYTES, ask_any_head, ask_head, command_head, decode_describe_response,
-            decode_empty_response, decode_name_extents_response, decode_not_leader, decode_peer_response,
-            decode_reserve_response, encode_describe, encode_free_name, encode_name_extents, encode_not_leader,
-            encode_read, encode_renew, encode_reserve, encode_stat, encode_write_head, peer_head,
+            FREE_NAME_REQUEST_BYTES, NAME_EXTENTS_REQUEST_BYTES, NAMES_REQUEST_BYTES, Opcode, OpenNameRefusal,
+            PageContent, PageKind, READ_REQUEST_MAX_BYTES, REQUEST_HEAD_BYTES, RESERVE_REQUEST_BYTES, ReadResponse,
+            ResponseError, Status, WRITE_HEAD_MAX_BYTES, ask_any_head, ask_head, command_head,
+            decode_describe_response, decode_empty_response, decode_name_extents_response, decode_names_response,
+            decode_not_leader, decode_peer_response, decode_reserve_response, encode_describe, encode_free_name,
+            encode_name_extents, encode_names, encode_not_leader, encode_read, encode_renew, encode_reserve,
+            encode_stat, encode_write_head, peer_head,
         },
     },
 };
@@ -180,6 +181,8 @@ fn every_message(hub: &MemoryHub) {
     let mut buffer = [0; NAME_EXTENTS_REQUEST_BYTES];
     let named = client.ask(encode_name_extents(&hash, 2, &mut buffer), &[]).unwrap();
     assert_eq!(decode_name_extents_response(&named).unwrap().len(), 3);
+    let names = client.ask(encode_names(Some(&[1; 32]), &mut [0; NAMES_REQUEST_BYTES]), &[]).unwrap();
+    assert_eq!(decode_names_response(&names).unwrap(), [(hash, 5 << 20)]);
     let mut buffer = [0; FREE_NAME_REQUEST_BYTES];
     let mut free_name = || decode_empty_response(&client.ask(encode_free_name(&hash, &mut buffer), &[]).unwrap());
     free_name().unwrap();
@@ -426,6 +429,9 @@ fn messages_are_decoded(capture: &Packets) {
         (&[("rum.status", "5")][..], "rum.size", &["5242880"]),
         (&[("rum.opcode", "7")][..], "rum.from", &["2"]),
         (&[("rum.answer_to", "7")][..], "rum.list_count", &["3"]),
+        (&[("rum.opcode", "15")][..], "rum.after", &["01".repeat(32).as_str()]),
+        (&[("rum.answer_to", "15")][..], "rum.names", &["1"]),
+        (&[("rum.answer_to", "15")][..], "rum.size", &["5242880"]),
         (&[("rum.opcode", "8")][..], "rum.hash", &["ab".repeat(32).as_str(), "ab".repeat(32).as_str()]),
         // A session has two hellos: a short one that fetches the cookie, and one that shows it and asks for the MTU.
         (&[("rum.hello.mtu", "*")][..], "rum.hello.mtu", &["1252", "1500"]),

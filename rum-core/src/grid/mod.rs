@@ -7,6 +7,7 @@ mod heap;
 mod join;
 mod keeper;
 mod named;
+pub mod objects;
 mod reach;
 mod replicated;
 mod space;

@@ -42,10 +42,10 @@ pub struct NamedObjects {
 }
 
 /// What a slave says of a named object.
-struct Entry {
-    size: usize,
-    existed: bool,
-    homes: Vec<ExtentHome>,
+pub struct Entry {
+    pub size: usize,
+    pub existed: bool,
+    pub homes: Vec<ExtentHome>,
 }
 
 impl NamedObjects {
@@ -103,7 +103,8 @@ impl NamedObjects {
     }
 }
 
-fn ask(
+/// Finds an object, or makes it.
+pub fn ask(
     territory: &Territory,
     slave: SlaveIndex,
     hash: &ObjectHash,

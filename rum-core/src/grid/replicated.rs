@@ -343,7 +343,8 @@ impl Remote for Replicated {
     fn start_call(&mut self, tag: Tag, group: SlaveIndex, message: &[u8]) -> bool {
         use rum_net::wire::message::Opcode;
         let opcode = message.first().copied().unwrap_or_default();
-        let changes = ![Opcode::Stat, Opcode::NameExtents, Opcode::Renew].map(|opcode| opcode as u8).contains(&opcode);
+        let asks = [Opcode::Stat, Opcode::NameExtents, Opcode::Renew, Opcode::Read, Opcode::Names];
+        let changes = !asks.map(|opcode| opcode as u8).contains(&opcode);
         let whom = if changes { Whom::All } else { Whom::Leader };
         self.begin(tag, group, Purpose::Call, whom, [message, &[]])
     }

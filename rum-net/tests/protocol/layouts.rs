@@ -427,6 +427,7 @@ fn requests() -> Vec<Layout> {
     create[8..16].fill(0);
     let name = |hash, from| encode_name_extents(&hash, from, &mut [0; NAME_EXTENTS_REQUEST_BYTES]).to_vec();
     let free = |hash| encode_free_name(&hash, &mut [0; FREE_NAME_REQUEST_BYTES]).to_vec();
+    let names = |after: Option<NameHash>| encode_names(after.as_ref(), &mut [0; NAMES_REQUEST_BYTES]).to_vec();
     let kinds_at = REQUEST_HEAD_BYTES + 4;
     let kinds_bytes = WRITE_HEAD_MAX_BYTES - kinds_at - MAX_BATCH_PAGES * PAGE_REF_BYTES;
     let pages = || Rest("pages", "8".to_owned(), format!("{PAGE_REF_BYTES}n"));
@@ -479,6 +480,15 @@ fn requests() -> Vec<Layout> {
             vec![Varies("hash", free([0; 32]), free([0xFF; 32]))],
             Some(FREE_NAME_REQUEST_BYTES),
         ),
+        layout(
+            "names request",
+            vec![
+                Varies("is after", names(None), names(Some([0; 32]))),
+                Reserved("reserved"),
+                Varies("after", names(Some([0; 32])), names(Some([0xFF; 32]))),
+            ],
+            Some(NAMES_REQUEST_BYTES),
+        ),
     ]
 }
 
@@ -512,6 +522,7 @@ fn responses() -> Vec<Layout> {
     };
     let status = |status| response(|response| encode_status(status, response));
     let differs = |size| response(|response| encode_size_differs(size, response));
+    let names = |count| front(&response(|response| encode_names_response(&vec![([0; 32], 0); count], response)), 16);
     let list = |at: &str| Rest("extents", at.to_owned(), format!("{EXTENT_REF_BYTES}n"));
     let read = |page: Option<Page>| {
         let mut response = Response::default();
@@ -562,6 +573,15 @@ fn responses() -> Vec<Layout> {
         ),
         layout("size differs response", vec![Varies("size", differs(0), differs(u64::MAX))], Some(differs(0).len())),
         layout("name extents response", vec![Varies("count", extents(0), extents(1)), list("12")], Some(12)),
+        layout(
+            "names response",
+            vec![
+                Varies("count", names(0), names(1)),
+                Reserved("reserved"),
+                Rest("names", "16".to_owned(), format!("{NAME_BYTES}n")),
+            ],
+            Some(16),
+        ),
     ]
 }
 

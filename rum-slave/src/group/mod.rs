@@ -23,7 +23,7 @@ use rum_net::{
     EXTENT_BYTES, PAGE_BYTES,
     placement::SlaveIndex,
     rpc::{Incarnation, Response, server::RequestToken},
-    wire::message::{Request, Stat, Status, encode_not_leader, encode_status},
+    wire::message::{MAX_BATCH_NAMES, Request, Stat, Status, encode_names_response, encode_not_leader, encode_status},
 };
 
 use self::{
@@ -389,6 +389,10 @@ impl Group {
             }
             Request::Read(pages) => return self.state.read(caller.client, pages, response),
             Request::NameExtents { hash, from } => return self.state.name_extents(&hash, from, &mut response.head),
+            Request::Names { after } => {
+                let names = self.state.store().names_after(caller.account, after.as_ref(), MAX_BATCH_NAMES);
+                encode_names_response(&names, &mut response.head);
+            }
             Request::Stat => {
                 let store = self.state.store();
                 let (reserved_extents, used_pages) = (store.quota().reserved(), store.used_pages());

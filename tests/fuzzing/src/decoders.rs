@@ -18,13 +18,14 @@ use rum_net::{
         ipv4::{self, Ipv4Header},
         message::{
             Command, ExtentRef, FREE_NAME_REQUEST_BYTES, MAX_BATCH_EXTENTS, MAX_BATCH_PAGES,
-            NAME_EXTENTS_REQUEST_BYTES, OPEN_NAME_REQUEST_BYTES, OpenNameRefusal, OpenedName, PageContent, PageKind,
-            PageRef, READ_REQUEST_MAX_BYTES, RESERVE_REQUEST_BYTES, ReadResponse, ReadResponseHead, ReadResponseWriter,
-            Request, Stat, Status, WRITE_HEAD_MAX_BYTES, ask_any_head, ask_head, command_head, decode_empty_response,
-            decode_name_extents_response, decode_not_leader, decode_peer_response, decode_reserve_response, encode_bye,
-            encode_describe, encode_extents_response, encode_free_name, encode_name_extents, encode_not_leader,
-            encode_open_name_response, encode_read, encode_release, encode_renew, encode_reserve, encode_size_differs,
-            encode_stat, encode_status, encode_write_head, peer_head, release_request_bytes,
+            NAME_EXTENTS_REQUEST_BYTES, NAMES_REQUEST_BYTES, OPEN_NAME_REQUEST_BYTES, OpenNameRefusal, OpenedName,
+            PageContent, PageKind, PageRef, READ_REQUEST_MAX_BYTES, RESERVE_REQUEST_BYTES, ReadResponse,
+            ReadResponseHead, ReadResponseWriter, Request, Stat, Status, WRITE_HEAD_MAX_BYTES, ask_any_head, ask_head,
+            command_head, decode_empty_response, decode_name_extents_response, decode_names_response,
+            decode_not_leader, decode_peer_response, decode_reserve_response, encode_bye, encode_describe,
+            encode_extents_response, encode_free_name, encode_name_extents, encode_names, encode_names_response,
+            encode_not_leader, encode_open_name_response, encode_read, encode_release, encode_renew, encode_reserve,
+            encode_size_differs, encode_stat, encode_status, encode_write_head, peer_head, release_request_bytes,
         },
         udp::UdpHeader,
     },
@@ -168,6 +169,7 @@ pub fn request(bytes: &[u8]) {
         Request::NameExtents { hash, from } => {
             encode_name_extents(&hash, from, &mut [0; NAME_EXTENTS_REQUEST_BYTES]).to_vec()
         }
+        Request::Names { after } => encode_names(after.as_ref(), &mut [0; NAMES_REQUEST_BYTES]).to_vec(),
         Request::FreeName { hash } => encode_free_name(&hash, &mut [0; FREE_NAME_REQUEST_BYTES]).to_vec(),
         Request::Command(Command { group, sequence, settled, request }) => {
             [&command_head(group, sequence, settled)[..], request].concat()
@@ -206,6 +208,11 @@ pub fn response(bytes: &[u8]) {
         let extents: Vec<ExtentRef> = list.iter().collect();
         again.clear();
         encode_extents_response(&extents, &mut again);
+        assert_eq!(again, bytes);
+    }
+    if let Ok(names) = decode_names_response(bytes) {
+        again.clear();
+        encode_names_response(&names, &mut again);
         assert_eq!(again, bytes);
     }
     match OpenedName::decode_response(bytes) {

@@ -18,11 +18,12 @@ use rum_net::{
         header::HEADER_BYTES,
         ipv4::{Ipv4Header, PROTOCOL_UDP},
         message::{
-            ExtentRef, FREE_NAME_REQUEST_BYTES, NAME_EXTENTS_REQUEST_BYTES, OPEN_NAME_REQUEST_BYTES, OpenName,
-            PageKind, PageRef, READ_REQUEST_MAX_BYTES, RESERVE_REQUEST_BYTES, ReadResponseWriter, Stat, Status,
-            WRITE_HEAD_MAX_BYTES, encode_bye, encode_extents_response, encode_free_name, encode_name_extents,
-            encode_open_name_response, encode_read, encode_release, encode_renew, encode_reserve, encode_size_differs,
-            encode_stat, encode_status, encode_write_head, release_request_bytes,
+            ExtentRef, FREE_NAME_REQUEST_BYTES, NAME_EXTENTS_REQUEST_BYTES, NAMES_REQUEST_BYTES,
+            OPEN_NAME_REQUEST_BYTES, OpenName, PageKind, PageRef, READ_REQUEST_MAX_BYTES, RESERVE_REQUEST_BYTES,
+            ReadResponseWriter, Stat, Status, WRITE_HEAD_MAX_BYTES, encode_bye, encode_extents_response,
+            encode_free_name, encode_name_extents, encode_names, encode_names_response, encode_open_name_response,
+            encode_read, encode_release, encode_renew, encode_reserve, encode_size_differs, encode_stat, encode_status,
+            encode_write_head, release_request_bytes,
         },
         udp::UdpHeader,
     },
@@ -155,6 +156,7 @@ fn requests(seeds: &mut Vec<Seed>) {
         push(OpenName { hash: HASH, create_bytes }.encode(&mut [0; OPEN_NAME_REQUEST_BYTES]));
     }
     push(encode_name_extents(&HASH, 2, &mut [0; NAME_EXTENTS_REQUEST_BYTES]));
+    push(encode_names(Some(&HASH), &mut [0; NAMES_REQUEST_BYTES]));
     push(encode_free_name(&HASH, &mut [0; FREE_NAME_REQUEST_BYTES]));
 }
 
@@ -169,6 +171,7 @@ fn responses(seeds: &mut Vec<Seed>) {
     }
     push(&|response| encode_size_differs(5 << 20, response));
     push(&|response| encode_extents_response(&EXTENTS, response));
+    push(&|response| encode_names_response(&[([1; 32], 5), (HASH, u64::MAX)], response));
     push(&|response| encode_open_name_response(5 << 20, true, &EXTENTS, response));
     push(&|bytes| {
         let mut response = Response::default();

@@ -19,6 +19,7 @@
 //! | 12 ask | of any u8 and group u16 in the place of reserved bytes, then a request | those of the request |
 //! | 13 peer | sender u16 in the place of reserved bytes, then messages of slaves to each other | the same |
 //! | 14 describe | | JSON |
+//! | 15 names | is after u8, reserved [u8; 3], after [u8; 32] | count u32 (fewer than 2048: the last), reserved [u8; 4], count × (size u64, hash [u8; 32]) |
 //!
 //! An extent is `index u32, generation u32`; a page is `index u32, generation u32, page u32`; "extents" is `count
 //! u32 (at most 4096), count × extent`. A request names extents by index and generation and is checked against their
@@ -35,6 +36,7 @@ mod describe;
 mod extent_ref;
 mod free_name;
 mod name_extents;
+mod names;
 mod open_name;
 mod peer;
 mod read;
@@ -55,6 +57,9 @@ pub use describe::{decode_describe_response, encode_describe};
 pub use extent_ref::{EXTENT_REF_BYTES, ExtentList, ExtentRef, PAGE_REF_BYTES, PageList, PageRef};
 pub use free_name::{FREE_NAME_REQUEST_BYTES, encode_free_name};
 pub use name_extents::{NAME_EXTENTS_REQUEST_BYTES, decode_name_extents_response, encode_name_extents};
+pub use names::{
+    MAX_BATCH_NAMES, NAME_BYTES, NAMES_REQUEST_BYTES, decode_names_response, encode_names, encode_names_response,
+};
 pub use open_name::{
     OPEN_NAME_REQUEST_BYTES, OpenName, OpenNameRefusal, OpenedName, encode_open_name_response, encode_size_differs,
 };
@@ -132,11 +137,12 @@ pub enum Opcode {
     Ask = 12,
     Peer = 13,
     Describe = 14,
+    Names = 15,
 }
 
 impl Opcode {
     /// All of them, in the order of the table.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 15] = [
         Self::Stat,
         Self::Reserve,
         Self::Release,
@@ -151,6 +157,7 @@ impl Opcode {
         Self::Ask,
         Self::Peer,
         Self::Describe,
+        Self::Names,
     ];
 
     fn from_wire(byte: u8) -> Option<Self> {
@@ -212,6 +219,11 @@ pub enum Request<'a> {
     },
     /// Say all of yourself.
     Describe,
+    /// Which named objects are there.
+    Names {
+        /// Those behind this one; from the first on without.
+        after: Option<NameHash>,
+    },
 }
 
 /// Why a request could not be decoded.
@@ -270,6 +282,7 @@ impl<'a> Request<'a> {
             Opcode::Ask => Self::Ask { group, of_any, request: reader.rest() },
             Opcode::Peer => Self::Peer { sender: group, messages: reader.rest() },
             Opcode::Describe => Self::Describe,
+            Opcode::Names => Self::Names { after: names::decode(&mut reader)? },
         };
         reader.end()?;
         Ok(request)
@@ -292,6 +305,7 @@ impl<'a> Request<'a> {
             Self::Ask { .. } => Opcode::Ask,
             Self::Peer { .. } => Opcode::Peer,
             Self::Describe => Opcode::Describe,
+            Self::Names { .. } => Opcode::Names,
         }
     }
 }

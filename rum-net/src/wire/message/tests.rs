@@ -63,6 +63,8 @@ fn request() -> impl Strategy<Value = Vec<u8>> {
         )
         .to_vec()),
         any::<NameHash>().prop_map(|hash| encode_free_name(&hash, &mut [0; FREE_NAME_REQUEST_BYTES]).to_vec()),
+        any::<Option<NameHash>>()
+            .prop_map(|after| encode_names(after.as_ref(), &mut [0; NAMES_REQUEST_BYTES]).to_vec()),
     ]
 }
 
@@ -137,7 +139,12 @@ fn response() -> impl Strategy<Value = (Vec<u8>, Decodes)> {
         let decodes = Decodes(Box::new(|bytes| decode_not_leader(bytes).is_some()));
         (encoded(|response| encode_not_leader(leader, response)), decodes)
     });
-    prop_oneof![stat, extents, read, opened, differs, empty, elsewhere]
+    let names = prop::collection::btree_map(any::<NameHash>(), any::<u64>(), 0..10).prop_map(|names| {
+        let names: Vec<_> = names.into_iter().collect();
+        let decodes = Decodes(Box::new(|bytes| decode_names_response(bytes).is_ok()));
+        (encoded(|response| encode_names_response(&names, response)), decodes)
+    });
+    prop_oneof![stat, extents, read, opened, differs, empty, elsewhere, names]
 }
 
 /// Runs every decoder over `bytes`; they may say what they like, but must return.
@@ -155,7 +162,7 @@ fn decode_all(bytes: &[u8]) {
     let _ = Stat::decode_response(bytes);
     let _ = OpenedName::decode_response(bytes).map(|opened| opened.extents.iter().count());
     let _ = decode_name_extents_response(bytes).map(|extents| extents.iter().count());
-    let _ = decode_empty_response(bytes);
+    let _ = (decode_empty_response(bytes), decode_names_response(bytes));
     let _ = (decode_not_leader(bytes), decode_peer_response(bytes));
 }
 
