@@ -7,6 +7,7 @@
 mod bare;
 mod data;
 mod failover;
+mod etcd;
 mod fault_latency;
 mod figure;
 mod locality;
@@ -49,6 +50,7 @@ const BENCHES: &[Bench] = &[
     Bench { id: "R11", measure: resident::measure },
     Bench { id: "R12", measure: transport::small },
     Bench { id: "R13", measure: failover::measure },
+    Bench { id: "R15", measure: etcd::measure },
     Bench { id: "T1", measure: transport::latency },
     Bench { id: "T2", measure: transport::stream },
     Bench { id: "T3", measure: transport::many },
@@ -57,7 +59,7 @@ const BENCHES: &[Bench] = &[
 
 #[derive(clap::Args)]
 pub struct Arguments {
-    /// The figures to measure: R1 R2 R3 R5 R6 R7 R8 R9 R10 R11 R12 R13, and of the transport T1 T2 T3 T4; all without
+    /// The figures to measure: R1 R2 R3 R5 R6 R7 R8 R9 R10 R11 R12 R13, R15 beside etcd, and of the transport T1 T2 T3 T4; all without
     ids: Vec<String>,
     /// One JSON object a line instead of a table
     #[arg(long)]
@@ -65,7 +67,7 @@ pub struct Arguments {
     /// How often to repeat each measurement; the median counts
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=1000))]
     runs: u32,
-    /// Measure the transport's figures (R9, R12, T1 to T4) so shortly that they only show that they can be measured
+    /// Measure the transport's figures (R9, R12, R15, T1 to T4) so shortly that they only show that they can be measured
     #[arg(long)]
     smoke: bool,
     /// Be this worker of a bench, with IDS as its arguments

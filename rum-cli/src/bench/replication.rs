@@ -166,7 +166,7 @@ pub fn host_slaves(folder: &Path) -> Result<Measured, WorkerError> {
 }
 
 /// A client that has some requests in flight with one slave at a time.
-struct Asker {
+pub struct Asker {
     fabric: Fabric,
     /// Of the last command, and of the last that is answered like all before it.
     sequence: u64,
@@ -174,16 +174,23 @@ struct Asker {
     /// Answers of requests that were complete, the latest last.
     answer: Vec<u8>,
     complete: usize,
+    sent: u64,
 }
 
 impl Asker {
+    /// Of all slaves.
     fn new(folder: &Path) -> Result<Self, WorkerError> {
+        Self::of(folder, REPLICAS + 1)
+    }
+
+    /// Of the first `slaves`.
+    pub fn of(folder: &Path, slaves: usize) -> Result<Self, WorkerError> {
         let mut fabric = Fabric::new(draw_incarnation().map_err(WorkerError::Wrong)?, None);
-        for machine in machines(folder)? {
+        for machine in machines(folder)?.into_iter().take(slaves) {
             let added = fabric.add_peer(&machine.link, machine.mac, None, MAX_MESSAGE_BYTES);
             added.map_err(|error| WorkerError::Wrong(error.to_string()))?;
         }
-        Ok(Self { fabric, sequence: 0, settled: 0, answer: Vec::new(), complete: 0 })
+        Ok(Self { fabric, sequence: 0, settled: 0, answer: Vec::new(), complete: 0, sent: 0 })
     }
 
     fn poll(&mut self) {
@@ -202,7 +209,7 @@ impl Asker {
     }
 
     /// Sends a request as soon as there is room. One to a group is a command.
-    fn send(&mut self, slave: usize, head: &[u8], body: &[u8]) {
+    pub fn send(&mut self, slave: usize, head: &[u8], body: &[u8]) {
         let mut whole = Vec::with_capacity(head.len() + 32);
         if slave < REPLICAS {
             self.sequence += 1;
@@ -212,6 +219,17 @@ impl Asker {
         while self.fabric.request(PeerIndex(slave), &whole, body).is_err() {
             self.poll();
         }
+        self.sent += 1;
+    }
+
+    /// Polls once. Whether all requests are answered.
+    pub fn is_answered(&mut self) -> bool {
+        self.poll();
+        let is_answered = self.complete as u64 == self.sent;
+        if is_answered {
+            self.settled = self.sequence;
+        }
+        is_answered
     }
 
     /// One request and its answer.
@@ -225,7 +243,7 @@ impl Asker {
     }
 
     /// An extent of a slave, or of the group that it leads; waits until it does.
-    fn reserve(&mut self, slave: usize) -> Result<ExtentRef, WorkerError> {
+    pub fn reserve(&mut self, slave: usize) -> Result<ExtentRef, WorkerError> {
         let deadline = Instant::now() + PATIENCE;
         while Instant::now() < deadline {
             self.ask(slave, encode_reserve(1, &mut [0; RESERVE_REQUEST_BYTES]), &[]);
@@ -239,7 +257,7 @@ impl Asker {
         Err(WorkerError::Wrong(format!("slave {slave} does not lead its group")))
     }
 
-    fn check(&self) -> Result<(), WorkerError> {
+    pub fn check(&self) -> Result<(), WorkerError> {
         match self.answer.first() {
             Some(&status) if status == Status::Ok as u8 => Ok(()),
             status => Err(WorkerError::Wrong(format!("an answer of status {status:?}"))),

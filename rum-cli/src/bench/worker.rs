@@ -10,7 +10,7 @@ use rum_core::{
 use rum_net::port::vhost_user::{BindError, ConnectError};
 
 use super::{
-    bare, failover, fault_latency, locality, metadata, replication, resident, stage::Measured, swap, throughput,
+    bare, etcd, failover, fault_latency, locality, metadata, replication, resident, stage::Measured, swap, throughput,
     transport, zram,
 };
 
@@ -77,6 +77,8 @@ fn dispatch(name: &str, arguments: &[&str]) -> Result<Measured, WorkerError> {
         }
         ("four-slaves", [folder]) => replication::host_slaves(folder.as_ref()),
         ("quorum", [folder]) => replication::quorum_worker(folder.as_ref()),
+        ("page-puts", [folder, clients, seconds]) => etcd::page_puts_worker(folder.as_ref(), clients, seconds),
+        ("etcd-puts", [ports, clients, seconds]) => etcd::etcd_puts_worker(ports, clients, seconds),
         ("hold", [machines]) => replication::hold_worker(machines.as_ref()),
         ("bereaved", [machines, slave]) => failover::worker(machines.as_ref(), slave),
         ("host", []) => transport::hosts::keep(None),
