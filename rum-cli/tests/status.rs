@@ -30,7 +30,7 @@ fn who_leads_and_follows() {
             "{json}"
         );
     }
-    for part in ["leads, follows", "slave-0", "lag of the others", "32 MiB"] {
+    for part in ["leads, follows", "slave-0", "lag of the others", "32 MiB", "scrub: "] {
         assert!(said.contains(part), "{part} in {said}");
     }
 }

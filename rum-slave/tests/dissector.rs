@@ -62,7 +62,7 @@ fn is_skipped() -> bool {
 }
 
 /// Fields that are looked at.
-const FIELDS: [&str; 47] = [
+const FIELDS: [&str; 50] = [
     "frame.number",
     "rum",
     "rum.malformed",
@@ -110,6 +110,9 @@ const FIELDS: [&str; 47] = [
     "rum.sender",
     "rum.messages",
     "rum.leader",
+    "rum.of_any",
+    "rum.after",
+    "rum.names",
 ];
 
 /// What tshark finds in each packet, by field.

@@ -58,6 +58,27 @@ fn capacity_is_strict_to_the_extent() {
     assert_eq!(store.reserve(Owner::Client(B), AccountId::NOBODY, 1), Err(Status::Full));
 }
 
+#[test]
+fn names_are_listed_in_order_and_to_whom_they_belong() {
+    let mut accounts = Accounts::default();
+    let [a, b, slaves] = ["a", "b", PEER_KEY].map(|name| accounts.add(name, CAPACITY));
+    let mut store = Store::new(CAPACITY, 1).with_accounts(accounts);
+    for (name, account) in [(5, a), (3, b), (9, a), (1, a)] {
+        store.open_name(account, [name; 32], Some(100 + u64::from(name))).unwrap();
+    }
+    let list = |account, after: Option<u8>, most| {
+        let names = store.names_after(account, after.map(|name| [name; 32]).as_ref(), most);
+        names.into_iter().map(|(hash, size)| (hash[0], size)).collect::<Vec<_>>()
+    };
+    assert_eq!(list(a, None, 9), [(1, 101), (5, 105), (9, 109)]);
+    assert_eq!(list(a, Some(1), 9), [(5, 105), (9, 109)]);
+    assert_eq!(list(a, Some(4), 1), [(5, 105)]);
+    assert_eq!(list(a, Some(9), 9), []);
+    assert_eq!(list(b, None, 9), [(3, 103)]);
+    let all = [(1, 101), (3, 103), (5, 105), (9, 109)];
+    assert_eq!((list(slaves, None, 9), list(AccountId::NOBODY, None, 9)), (all.to_vec(), all.to_vec()));
+}
+
 /// Lesson 12: another size under the same name is an error that changes nothing, and a look-up that misses is an answer.
 #[test]
 fn a_named_object_keeps_its_size() {
