@@ -98,7 +98,7 @@ fn play() {
         let slaves = ThreadGrid::start(MEMORY);
         let grid = slaves.join(MIB);
         let far = fill(&grid);
-        (0..3).for_each(|slave| drop(slaves.damage(slave, &[word(7 * PAGE)])));
+        (0..3).for_each(|slave| assert_eq!(slaves.damage(slave, &[word(7 * PAGE)]), 1));
         grid_common::player::say("damaged");
         println!("{}", far.word(7 * PAGE));
         grid_common::player::say("a wrong page was shown");

@@ -143,14 +143,17 @@ fn machines(folder: &Path) -> Result<Vec<Machine>, WorkerError> {
     (0..=REPLICAS).map(machine).collect()
 }
 
-/// Three slaves that replicate and one that does not, all polled by this thread until the process is killed.
-pub fn host_slaves(folder: &Path) -> Result<Measured, WorkerError> {
+/// Three slaves that replicate and one that does not, all polled by this thread until the process is killed. Those that replicate keep all on disk if
+/// `is_durable`.
+pub fn host_slaves(folder: &Path, is_durable: bool) -> Result<Measured, WorkerError> {
     let mut machines = machines(folder)?;
     machines.truncate(REPLICAS);
     let start = |number: usize| {
         let port = VhostListenPort::bind(socket(folder, number), ListenOptions::default())?;
-        let new = || ReplicationOptions::new(machines.clone(), REPLICAS, number as u16);
-        let replication = (number < REPLICAS).then(new);
+        let replication = (number < REPLICAS).then(|| ReplicationOptions {
+            data_dir: is_durable.then(|| folder.join(format!("data-{number}"))),
+            ..ReplicationOptions::new(machines.clone(), REPLICAS, number as u16)
+        });
         let options = Options { replication, ..Options::new(SLAVE_BYTES) };
         let port: Box<dyn Port> = Box::new(port);
         Slave::new(vec![port], options).map_err(|error| WorkerError::Wrong(error.to_string()))

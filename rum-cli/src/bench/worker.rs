@@ -75,7 +75,8 @@ fn dispatch(name: &str, arguments: &[&str]) -> Result<Measured, WorkerError> {
         ("store-replicated", [machines, slaves @ ..]) => {
             replication::store_replicated_worker(machines.as_ref(), slaves)
         }
-        ("four-slaves", [folder]) => replication::host_slaves(folder.as_ref()),
+        ("four-slaves", [folder]) => replication::host_slaves(folder.as_ref(), false),
+        ("durable-slaves", [folder]) => replication::host_slaves(folder.as_ref(), true),
         ("quorum", [folder]) => replication::quorum_worker(folder.as_ref()),
         ("page-puts", [folder, clients, seconds]) => etcd::page_puts_worker(folder.as_ref(), clients, seconds),
         ("etcd-puts", [ports, clients, seconds]) => etcd::etcd_puts_worker(ports, clients, seconds),

@@ -10,7 +10,7 @@ use rum_net::{
     PAGE_BYTES,
     rpc::{Incarnation, Response},
     wire::message::{
-        MAX_BATCH_EXTENTS, NameHash, PageList, ReadResponseWriter, Request, Status, WriteRequest,
+        MAX_BATCH_EXTENTS, NameHash, PageList, PageRef, ReadResponseWriter, Request, Status, WriteRequest,
         encode_extents_response, encode_open_name_response, encode_size_differs, encode_status,
     },
 };

@@ -56,14 +56,14 @@ pub fn measure(stage: &mut Stage) -> Result<Vec<Figure>, BenchError> {
     cluster::find()?;
     let seconds = if stage.smoke { SMOKE } else { MEASURED }.as_secs_f64().to_string();
     let mut figures = Vec::new();
-    for (place, parent, of) in [
-        ("memory", Some(Path::new(MEMORY)), "in memory"),
-        ("disk", None, "on disk, fsync before it answers, while RUM's are in memory"),
+    for (place, slaves, parent, of) in [
+        ("memory", "four-slaves", Some(Path::new(MEMORY)), "whose data is in memory, as RUM's"),
+        ("disk", "durable-slaves", None, "with its data on disk, as RUM's: both sync before they answer"),
     ] {
         for clients in CLIENTS {
             let (mut puts, mut p99) = (Vec::new(), Vec::new());
             for run in 0..stage.runs {
-                let ours = ours(stage, &format!("{place}-{clients}-{run}"), clients, &seconds)?;
+                let ours = ours(stage, (slaves, &format!("{place}-{clients}-{run}")), clients, &seconds)?;
                 let theirs = theirs(stage, parent, clients, &seconds)?;
                 puts.push((ours.puts / 1e3, theirs.puts / 1e3));
                 p99.push((ours.p99 / 1e3, theirs.p99 / 1e3));
@@ -80,11 +80,11 @@ pub fn measure(stage: &mut Stage) -> Result<Vec<Figure>, BenchError> {
     Ok(figures)
 }
 
-fn ours(stage: &mut Stage, name: &str, clients: usize, seconds: &str) -> Result<Side, BenchError> {
+fn ours(stage: &mut Stage, (slaves, name): (&str, &str), clients: usize, seconds: &str) -> Result<Side, BenchError> {
     let folder = stage.folder().join(name);
     std::fs::create_dir(&folder)?;
     let path = folder.display().to_string();
-    let _slaves = stage.answerer("four-slaves", &[&path])?;
+    let _slaves = stage.answerer(slaves, &[&path])?;
     Side::of(&stage.worker("page-puts", &[&path, &clients.to_string(), seconds], BUDGET_BYTES)?)
 }
 

@@ -1,7 +1,7 @@
 use rum_net::{
     EXTENT_BYTES, PAGE_BYTES,
     wire::message::{
-        ExtentRef, OPEN_NAME_REQUEST_BYTES, OpenName, PageKind, PageRef, RESERVE_REQUEST_BYTES, WRITE_HEAD_MAX_BYTES,
+        ExtentRef, OPEN_NAME_REQUEST_BYTES, OpenName, PageKind, RESERVE_REQUEST_BYTES, WRITE_HEAD_MAX_BYTES,
         decode_reserve_response, encode_reserve, encode_write_head,
     },
 };
