@@ -9,7 +9,7 @@ use paxos::{
 };
 use rum_slave::group::{
     entry::{Entry, Operation, Run},
-    image::{ClientImage, DirectoryImage, PageImage, PlaceImage, PlaceState},
+    image::{ClientImage, DirectoryImage, PageImage, PageKey, PlaceImage, PlaceState},
     message::{Content, Part, PeerMessage, Piece},
     scrub::{PageHash, ScrubMessage},
 };
@@ -96,6 +96,7 @@ fn types() -> Vec<String> {
         structure::<ClientImage>(),
         kinds::<ScrubMessage>("ScrubMessage"),
         structure::<PageHash>(),
+        structure::<PageKey>(),
     ]
 }
 
