@@ -71,7 +71,14 @@ pub struct NotInGrid {
 impl ReplicationOptions {
     /// Slave `me` of `machines`, `factor` of which keep each page, in memory alone.
     pub fn new(machines: Vec<Machine>, factor: usize, me: SlaveIndex) -> Self {
-        Self { machines, factor, me, data_dir: None, checkpoint_bytes: CHECKPOINT_BYTES, scrub: ScrubOptions::default() }
+        Self {
+            machines,
+            factor,
+            me,
+            data_dir: None,
+            checkpoint_bytes: CHECKPOINT_BYTES,
+            scrub: ScrubOptions::default(),
+        }
     }
 
     /// The slave of `machines` that has this name, or serves one of these links alone.

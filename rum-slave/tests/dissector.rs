@@ -39,10 +39,7 @@ use rum_net::{
 };
 use rum_slave::{
     Options, Slave, SlaveHandle,
-    group::{
-        message::{Content, PeerMessage},
-        scrub::ScrubOptions,
-    },
+    group::message::{Content, PeerMessage},
     replication::ReplicationOptions,
 };
 use support::{TestClient, page, pattern, wait_for};
@@ -221,14 +218,8 @@ fn machine(number: u8) -> Machine {
 
 /// Options of slave 0 of so many that replicate pages.
 fn replicated(slaves: u8) -> Options {
-    let replication = ReplicationOptions {
-        machines: (0..slaves).map(machine).collect(),
-        factor: slaves.into(),
-        me: 0,
-        data_dir: None,
-        checkpoint_bytes: 0,
-        scrub: ScrubOptions::default(),
-    };
+    let machines = (0..slaves).map(machine).collect();
+    let replication = ReplicationOptions::new(machines, slaves.into(), 0);
     Options { replication: Some(replication), ..Options::new(64 << 20) }
 }
 

@@ -6,8 +6,8 @@
 
 mod bare;
 mod data;
-mod failover;
 mod etcd;
+mod failover;
 mod fault_latency;
 mod figure;
 mod locality;

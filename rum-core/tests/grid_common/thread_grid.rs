@@ -42,14 +42,8 @@ impl ThreadGrid {
         let machines: Vec<Machine> = (0..3).map(|number| machine(number, &link(number))).collect();
         let host = |number: usize| {
             let station = open_link(&machines[number].link, false, &Middlewares::default()).expect("a socket");
-            let replication = ReplicationOptions {
-                machines: machines.clone(),
-                factor: 3,
-                me: number as u16,
-                data_dir: None,
-                checkpoint_bytes: 0,
-                scrub,
-            };
+            let replication =
+                ReplicationOptions { scrub, ..ReplicationOptions::new(machines.clone(), 3, number as u16) };
             let options =
                 Options { lease: LONG_LEASE, replication: Some(replication), ..Options::new(memory_each as u64) };
             let mut slave = Slave::new(vec![station], options).expect("a slave");

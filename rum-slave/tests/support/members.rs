@@ -71,7 +71,7 @@ impl Members {
     pub fn start(factor: usize, memory_each: u64, lease: Duration) -> Self {
         let network = Network::new();
         let start = |number: usize| {
-            let replication = ReplicationOptions { machines: machines(), factor, me: number as u16 };
+            let replication = ReplicationOptions::new(machines(), factor, number as u16);
             let replication = (factor > 1).then_some(replication);
             let options = Options { lease, replication, ..Options::new(memory_each) };
             let (serving, asking) = split(network.port(number as Host));
