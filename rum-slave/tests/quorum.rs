@@ -49,6 +49,7 @@ impl Slaves {
                         answers.push(answer);
                         continue;
                     }
+                    Output::Persist(..) | Output::Forget => unreachable!("these slaves have no disk"),
                 };
                 for to in to.into_iter().map(usize::from) {
                     for _ in 0..times(from, to) {
