@@ -25,12 +25,12 @@ use rum_net::{
     wire::{
         header::Kind,
         message::{
-            ExtentRef, FREE_NAME_REQUEST_BYTES, NAME_EXTENTS_REQUEST_BYTES, OPEN_NAME_REQUEST_BYTES, Opcode, OpenName,
-            OpenedName, PageContent, PageKind, READ_REQUEST_MAX_BYTES, RESERVE_REQUEST_BYTES, ReadResponse, Stat,
-            Status, WRITE_HEAD_MAX_BYTES, decode_describe_response, decode_empty_response,
-            decode_name_extents_response, decode_reserve_response, encode_bye, encode_describe, encode_free_name,
-            encode_name_extents, encode_read, encode_release, encode_renew, encode_reserve, encode_stat,
-            encode_write_head, release_request_bytes,
+            ExtentRef, FREE_NAME_REQUEST_BYTES, NAME_EXTENTS_REQUEST_BYTES, NAMES_REQUEST_BYTES,
+            OPEN_NAME_REQUEST_BYTES, Opcode, OpenName, OpenedName, PageContent, PageKind, READ_REQUEST_MAX_BYTES,
+            RESERVE_REQUEST_BYTES, ReadResponse, Stat, Status, WRITE_HEAD_MAX_BYTES, decode_describe_response,
+            decode_empty_response, decode_name_extents_response, decode_names_response, decode_reserve_response,
+            encode_bye, encode_describe, encode_free_name, encode_name_extents, encode_names, encode_read,
+            encode_release, encode_renew, encode_reserve, encode_stat, encode_write_head, release_request_bytes,
         },
     },
 };
@@ -67,6 +67,8 @@ fn ask_everything(client: &mut MemberClient, number: u8) {
     let answer = client.settle(encode_name_extents(&hash, 0, &mut [0; NAME_EXTENTS_REQUEST_BYTES]));
     let named = decode_name_extents_response(&answer).expect("it is there");
     assert!(named.iter().eq(opened.extents.iter()));
+    let answer = client.settle(encode_names(None, &mut [0; NAMES_REQUEST_BYTES]));
+    assert_eq!(decode_names_response(&answer).expect("names"), [(hash, PAGE_BYTES as u64)]);
     let free = |client: &mut MemberClient| client.settle(encode_free_name(&hash, &mut [0; FREE_NAME_REQUEST_BYTES]));
     assert_eq!(status(&free(client)), Status::Ok);
     assert_eq!(status(&free(client)), Status::NoSuchName, "it is free");
@@ -117,7 +119,7 @@ fn is_said(opcode: Opcode, is_replicated: bool) -> bool {
     match opcode {
         Opcode::Stat | Opcode::Reserve | Opcode::Release | Opcode::Read | Opcode::Write => true,
         Opcode::OpenName | Opcode::NameExtents | Opcode::FreeName | Opcode::Renew | Opcode::Bye => true,
-        Opcode::Describe => true,
+        Opcode::Describe | Opcode::Names => true,
         Opcode::Command | Opcode::Ask | Opcode::Peer => is_replicated,
     }
 }

@@ -272,6 +272,9 @@ impl Disk {
             (self.segment, self.offset) = (self.segment + 1, 0);
         }
         self.bytes = 0;
+        for group in groups.iter_mut().filter_map(|group| group.take_was_replaced().then_some(group.number())) {
+            self.durable.remove(&group);
+        }
         let since = groups.iter().map(|group| self.durable.get(&group.number()).copied().unwrap_or_default());
         let image = Checkpoint { segment: self.segment, frame: self.next_frame, groups: images };
         self.run = Some(Run { image, since: since.collect(), group: 0, cursor: (0, 0), last_job: None });

@@ -301,6 +301,11 @@ impl Group {
         self.installed.is_some()
     }
 
+    /// Whether all pages have to be written with the next checkpoint: not only those of late slots have changed.
+    pub fn take_was_replaced(&mut self) -> bool {
+        self.state.take_was_replaced()
+    }
+
     /// All but the pages, to be made durable; `None` if that cannot be done now. Effects have to have been run.
     pub fn begin_checkpoint(&mut self) -> Option<GroupImage> {
         if !self.is_settled() {

@@ -51,6 +51,7 @@ pub struct State {
     /// Pages that came from disk damaged, and as of which slot they are to be.
     damaged: BTreeSet<PageKey>,
     damaged_as_of: u64,
+    was_replaced: bool,
     pages_written: u64,
     expired: u64,
 }
@@ -67,6 +68,7 @@ impl State {
             former: None,
             damaged: BTreeSet::new(),
             damaged_as_of: 0,
+            was_replaced: false,
             pages_written: 0,
             expired: 0,
         }
@@ -363,7 +365,14 @@ impl State {
     /// Lets a page that the same slot wrote hold another slave's contents. False if another slot wrote it, or it is not there.
     pub fn replace_page(&mut self, page: &PageImage) -> bool {
         let Some((name, content)) = page.parts() else { return false };
-        self.store.replace_in_slot(page.slot, name, content)
+        let is_replaced = self.store.replace_in_slot(page.slot, name, content);
+        self.was_replaced |= is_replaced;
+        is_replaced
+    }
+
+    /// Whether pages were replaced since the last call. A disk may have what was wrong.
+    pub fn take_was_replaced(&mut self) -> bool {
+        std::mem::take(&mut self.was_replaced)
     }
 
     /// Takes another slave's page over, unless this one has a later one.

@@ -4,7 +4,10 @@ use std::{collections::BTreeMap, time::Instant};
 
 use paxos::{Body, Settings};
 use rum_net::wire::message::{ASK_HEAD_BYTES, COMMAND_HEAD_BYTES, Opcode, Request};
-use rum_slave::group::message::{Content, Part, PeerMessage};
+use rum_slave::group::{
+    message::{Content, Part, PeerMessage},
+    scrub::ScrubMessage,
+};
 
 use crate::{
     weather::{MS, Rng, Weather},
@@ -12,7 +15,7 @@ use crate::{
 };
 
 /// What slaves say to each other. A new kind of message has its place here, because `peer_kind` has to name it.
-const PEER_KINDS: [&str; 16] = [
+const PEER_KINDS: [&str; 20] = [
     "PreVote",
     "PreVoted",
     "Prepare",
@@ -29,6 +32,10 @@ const PEER_KINDS: [&str; 16] = [
     "Pages",
     "Wanted",
     "Copies",
+    "Compare",
+    "Compared",
+    "Want",
+    "Replace",
 ];
 
 fn peer_kind(message: &PeerMessage) -> &'static str {
@@ -53,6 +60,12 @@ fn peer_kind(message: &PeerMessage) -> &'static str {
         },
         Content::Wanted(_) => 14,
         Content::Copies { .. } => 15,
+        Content::Scrub(message) => match message {
+            ScrubMessage::Compare { .. } => 16,
+            ScrubMessage::Compared { .. } => 17,
+            ScrubMessage::Want { .. } => 18,
+            ScrubMessage::Replace { .. } => 19,
+        },
     };
     PEER_KINDS[place]
 }
@@ -66,7 +79,13 @@ fn is_asked(opcode: Opcode) -> bool {
         Opcode::Reserve | Opcode::Release | Opcode::Read | Opcode::Write | Opcode::OpenName => true,
         Opcode::FreeName | Opcode::Renew | Opcode::Bye => true,
         // These are said with real packets alone (`rum-slave/tests/losses.rs`).
-        Opcode::Stat | Opcode::NameExtents | Opcode::Command | Opcode::Ask | Opcode::Peer | Opcode::Describe => false,
+        Opcode::Stat
+        | Opcode::NameExtents
+        | Opcode::Command
+        | Opcode::Ask
+        | Opcode::Peer
+        | Opcode::Describe
+        | Opcode::Names => false,
     }
 }
 

@@ -129,7 +129,7 @@ pub struct MemberClient {
 fn changes(opcode: Opcode) -> bool {
     match opcode {
         Opcode::Reserve | Opcode::Release | Opcode::Write | Opcode::OpenName | Opcode::FreeName | Opcode::Bye => true,
-        Opcode::Stat | Opcode::Read | Opcode::NameExtents | Opcode::Renew | Opcode::Describe => false,
+        Opcode::Stat | Opcode::Read | Opcode::NameExtents | Opcode::Renew | Opcode::Describe | Opcode::Names => false,
         Opcode::Command | Opcode::Ask | Opcode::Peer => unreachable!("an envelope"),
     }
 }
