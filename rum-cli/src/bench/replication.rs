@@ -225,6 +225,11 @@ impl Asker {
         self.sent += 1;
     }
 
+    /// Whether the last answer is that the slave does not lead, or takes nothing more now.
+    pub fn is_refused(&self) -> bool {
+        self.answer.first() == Some(&(Status::NotLeader as u8))
+    }
+
     /// Polls once. Whether all requests are answered.
     pub fn is_answered(&mut self) -> bool {
         self.poll();
