@@ -50,11 +50,8 @@ fn write_of(pages: &[PageRef], bytes: &[u8; PAGE_BYTES]) -> Vec<u8> {
 fn read(client: &mut MemberClient, page: PageRef) -> [u8; PAGE_BYTES] {
     let answer = client.settle(encode_read(&[page], &mut [0; READ_REQUEST_MAX_BYTES]));
     let read = ReadResponse::decode(&answer, 1).expect("it is the client's own");
-    let bytes = match read.iter().next().expect("one page") {
-        PageContent::Zeros => [0; PAGE_BYTES],
-        PageContent::Data(bytes) => *bytes,
-    };
-    bytes
+    let content = read.iter().next().expect("one page");
+    if let PageContent::Data(bytes) = content { *bytes } else { [0; PAGE_BYTES] }
 }
 
 /// Asks for all there is until it is given.
