@@ -139,7 +139,8 @@ impl Player {
 
     /// Sends it a line.
     pub fn tell(&mut self, line: &str) {
-        writeln!(self.stdin.as_mut().expect("open"), "{line}").expect("it reads");
+        let written = writeln!(self.stdin.as_mut().expect("open"), "{line}");
+        written.unwrap_or_else(|error| panic!("{} does not read: {error}:\n{}", self.role, self.stderr()));
     }
 
     /// Waits for its end.
