@@ -80,6 +80,10 @@ impl<E> Candidacy<E> {
 impl<E: Entry> Replica<E> {
     /// The leader is missed.
     pub(crate) fn stand_or_wait(&mut self) {
+        if self.abstains {
+            let wait = self.settings.lease;
+            return self.follow_nobody(wait);
+        }
         let ballot = self.next_ballot();
         if !self.is_voter() {
             // It has no vote to ask for, but is told if it is no member any more.
@@ -180,7 +184,7 @@ impl<E: Entry> Replica<E> {
     /// The leader wants this replica to lead: it need not ask first, and leases do not bind, since the leader has given
     /// its own up (Ongaro, section 3.10).
     pub(crate) fn on_hand_over(&mut self, from: MemberId, ballot: Ballot) {
-        if ballot == self.promised && ballot.member == from && self.is_voter() {
+        if ballot == self.promised && ballot.member == from && self.is_voter() && !self.abstains {
             let own = self.next_ballot();
             self.stand(own, Some(ballot));
         }

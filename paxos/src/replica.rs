@@ -97,6 +97,8 @@ pub struct Replica<E> {
     pub(crate) is_removed: bool,
     /// It knows that it has forgotten something.
     pub(crate) had_memory: bool,
+    /// It does not want to lead.
+    pub(crate) abstains: bool,
     pub(crate) effects: VecDeque<Effect<E>>,
     pub(crate) flaws: Flaws,
 }
@@ -141,6 +143,7 @@ impl<E: Entry> Replica<E> {
             was_member: false,
             is_removed: false,
             had_memory: false,
+            abstains: false,
             effects: VecDeque::new(),
             flaws: Flaws::default(),
             settings,
@@ -255,6 +258,12 @@ impl<E: Entry> Replica<E> {
             }
             Role::Blank(_) | Role::Follower(_) => {}
         }
+    }
+
+    /// Whether to leave it to others to lead: of a member that lacks some of its pages, and can neither read them to anybody nor give them to who lags.
+    /// It votes all the same. A leader goes on.
+    pub fn abstain(&mut self, abstains: bool) {
+        self.abstains = abstains;
     }
 
     /// Does what is due. Has to be called when `next_timeout` has come; may be called at any time.

@@ -459,6 +459,8 @@ impl Group {
 
     /// Does what is due. `has_session` says whether a client has a session with this slave.
     pub fn tick(&mut self, now: Duration, has_session: &dyn Fn(Incarnation) -> bool) {
+        // Others may be older than the pages that are damaged here: one of them has to lead until it is not.
+        self.replica.abstain(self.state.has_damaged());
         if self.replica.next_timeout().is_some_and(|at| at <= now) {
             self.replica.tick(now);
         }
