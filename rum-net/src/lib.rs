@@ -11,6 +11,7 @@ pub mod placement;
 pub mod port;
 pub mod rpc;
 pub mod seal;
+pub mod shared;
 pub mod station;
 pub mod units;
 pub mod wire;

@@ -59,6 +59,7 @@ impl Client {
             let bit = 1 << index;
             self.completed += 1;
             self.busy &= !bit;
+            self.bodies[index] = None;
             self.probe &= !bit;
             self.ack &= !bit;
             if self.busy == 0 {

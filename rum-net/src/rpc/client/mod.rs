@@ -22,6 +22,7 @@ use super::{
 use crate::{
     packet::Packet,
     seal::ClientKey,
+    shared::SharedBytes,
     wire::{
         checksum::Checksummer,
         header::{HEADER_BYTES, Header, Kind, Parsed, flag},
@@ -170,6 +171,8 @@ pub struct Client {
     last_request: u64,
     slot: Box<[Slot]>,
     buffers: Box<[u8]>,
+    /// The bodies of requests that lie with who asks.
+    bodies: Box<[Option<SharedBytes>]>,
 
     // One bit for each slot.
     busy: u32,
@@ -261,6 +264,7 @@ impl Client {
             last_request: 0,
             slot: vec![empty; config.slots].into_boxed_slice(),
             buffers: vec![0; config.slots * config.max_request_bytes].into_boxed_slice(),
+            bodies: vec![None; config.slots].into_boxed_slice(),
             busy: 0,
             unsent: 0,
             single: 0,
@@ -389,25 +393,42 @@ impl Client {
     /// # Panics
     /// If the message is longer than `ClientConfig::max_request_bytes`.
     pub fn request(&mut self, now: Instant, head: &[u8], body: &[u8]) -> Result<RequestId, Busy> {
+        let message_bytes = head.len() + body.len();
+        let (index, request) = self.begin_request(now, message_bytes)?;
+        let buffer = &mut self.buffers[index * self.config.max_request_bytes..][..message_bytes];
+        buffer[..head.len()].copy_from_slice(head);
+        buffer[head.len()..].copy_from_slice(body);
+        Ok(request)
+    }
+
+    /// As `request`, with a body that is not copied. Not for fault handlers: it may free memory later.
+    ///
+    /// # Panics
+    /// As `request`.
+    pub fn request_shared(&mut self, now: Instant, head: &[u8], body: SharedBytes) -> Result<RequestId, Busy> {
+        let (index, request) = self.begin_request(now, head.len() + body.len())?;
+        self.buffers[index * self.config.max_request_bytes..][..head.len()].copy_from_slice(head);
+        self.slot[index].head_bytes = head.len();
+        self.bodies[index] = Some(body);
+        Ok(request)
+    }
+
+    /// The slot and number of a request of so many bytes, which are all to be in its buffer.
+    fn begin_request(&mut self, now: Instant, message_bytes: usize) -> Result<(usize, RequestId), Busy> {
         if self.free_slots() == 0 {
             return Err(Busy);
         }
-        let message_bytes = head.len() + body.len();
         assert!(message_bytes <= self.config.max_request_bytes, "a request of {message_bytes} bytes is too long");
         let index = self.busy.trailing_ones() as usize;
         let bit = 1 << index;
         self.last_request = next_of_slot(self.last_request, index, self.slots);
         let request = RequestId(self.last_request);
-
-        let buffer = &mut self.buffers[index * self.config.max_request_bytes..][..message_bytes];
-        buffer[..head.len()].copy_from_slice(head);
-        buffer[head.len()..].copy_from_slice(body);
         let layout = Layout::new(message_bytes as u32, self.fragment_bytes).expect("the length was checked");
         self.slot[index] = Slot::new(request, layout, now);
         self.busy |= bit;
         self.unsent |= bit;
         *(if layout.is_single() { &mut self.single } else { &mut self.bulk }) |= bit;
-        Ok(request)
+        Ok((index, request))
     }
 
     /// Requests that may be started now.
@@ -642,7 +663,7 @@ impl Client {
         header.ahead = (self.last_id - id).min(u64::from(u16::MAX)) as u16;
         header.window = self.congestion.window() as u16;
         let mut head_bytes = HEADER_BYTES;
-        let mut body = 0..0;
+        let mut body: [&[u8]; 2] = [&[]; 2];
         match sent {
             Sent::Fragment { index, fragment, wants_ack } => {
                 let layout = self.slot[index].layout;
@@ -652,8 +673,12 @@ impl Client {
                 header.flags = u16::from(self.slot[index].tries) << flag::ATTEMPT_SHIFT;
                 header.flags |= if wants_ack { flag::WANTS_ACK } else { 0 };
                 header.flags |= if self.unsummed { flag::UNSUMMED } else { 0 };
-                let buffer = index * self.config.max_request_bytes;
-                body = buffer + range.start..buffer + range.end;
+                let own = self.slot[index].head_bytes;
+                let buffer = &self.buffers[index * self.config.max_request_bytes..][..own];
+                body[0] = &buffer[range.start.min(own)..range.end.min(own)];
+                if let Some(shared) = &self.bodies[index] {
+                    body[1] = &shared[range.start.saturating_sub(own)..range.end.saturating_sub(own)];
+                }
             }
             Sent::Ack(index) | Sent::Probe(index) => {
                 let bit = 1 << index;
@@ -672,21 +697,28 @@ impl Client {
             }
             _ => {}
         }
-        let mut body = &self.buffers[body];
-        if let Some(close) = self.head.get_mut(head_bytes..head_bytes + body.len())
-            && body.len() <= CLOSE_BYTES
-        {
-            close.copy_from_slice(body);
-            head_bytes += body.len();
-            body = &[];
+        for part in &mut body {
+            if let Some(close) = self.head.get_mut(head_bytes..head_bytes + part.len())
+                && part.len() <= CLOSE_BYTES
+            {
+                close.copy_from_slice(part);
+                head_bytes += part.len();
+                *part = &[];
+            } else {
+                break;
+            }
         }
         let Some(keys) = &mut self.keys else {
-            header.encode(&mut self.head[..head_bytes], body, &mut self.checksummer);
-            return Packet::new(&self.head[..head_bytes], [body]);
+            header.encode_parts(&mut self.head[..head_bytes], body.into_iter(), &mut self.checksummer);
+            return Packet::new(&self.head[..head_bytes], body);
         };
-        let payload_bytes = head_bytes - HEADER_BYTES + body.len();
         self.sealed[HEADER_BYTES..head_bytes].copy_from_slice(&self.head[HEADER_BYTES..head_bytes]);
-        self.sealed[head_bytes..HEADER_BYTES + payload_bytes].copy_from_slice(body);
+        let mut end = head_bytes;
+        for part in body {
+            self.sealed[end..end + part.len()].copy_from_slice(part);
+            end += part.len();
+        }
+        let payload_bytes = end - HEADER_BYTES;
         let length = header.encode_sealed(&mut self.sealed, payload_bytes, &mut keys.sealer);
         Packet::whole(&self.sealed[..length])
     }
@@ -732,6 +764,7 @@ impl Client {
     }
 
     fn drop_requests(&mut self) {
+        self.bodies.fill(None);
         self.busy = 0;
         self.unsent = 0;
         self.single = 0;

@@ -16,6 +16,8 @@ pub(super) struct Slot {
     pub id: u64,
     /// Of the request.
     pub layout: Layout,
+    /// Bytes of the request that are in the slot's buffer: all, or what is before a shared body.
+    pub head_bytes: usize,
     /// Fragments of the request given out for sending and not known to be lost.
     pub sent: FragmentSet,
     /// Fragments of the request that the server has.
@@ -60,6 +62,7 @@ impl Slot {
             request,
             id: 0,
             layout,
+            head_bytes: layout.message_bytes() as usize,
             sent: FragmentSet::default(),
             acked: FragmentSet::default(),
             resent: FragmentSet::default(),

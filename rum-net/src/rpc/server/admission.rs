@@ -209,7 +209,7 @@ impl Server {
         let session = self.open(now, from, hello, header, handshake)?;
         let name = session.keys.as_ref().zip(keys.as_ref()).map(|(own, keys)| &keys.clients()[own.name]);
         let mut unused = Response::default();
-        let mut responder = Responder { response: &mut unused, answered: false, refused: false };
+        let mut responder = Responder { response: &mut unused, message: None, answered: false, refused: false };
         let id = self.next_session;
         sink(&mut responder, ServerEvent::Opened { session: SessionId(id), client, key: name });
         if responder.refused {

@@ -14,7 +14,7 @@ use std::{
 use self::{
     admission::Admission,
     control::Control,
-    session::{Phase, Pool, Session},
+    session::{Phase, Pool, Session, SharedPool},
     sessions::Sessions,
 };
 use super::{
@@ -26,6 +26,7 @@ use crate::{
     packet::Packet,
     port::{Address, LinkId},
     seal::{ClientKey, KeyFile},
+    shared::SharedBytes,
     wire::{
         checksum::Checksummer,
         header::{HEADER_BYTES, Header, Kind, Parsed, flag},
@@ -112,7 +113,7 @@ pub struct Server {
     control: VecDeque<Control>,
     /// Sessions with fragments of responses to send.
     ready: VecDeque<u64>,
-    requests: Pool<Vec<u8>>,
+    requests: SharedPool,
     responses: Pool<Response>,
     /// No session expires earlier.
     earliest_expiry: Option<Instant>,
@@ -145,7 +146,7 @@ impl Server {
             clients: HashMap::new(),
             control: VecDeque::new(),
             ready: VecDeque::new(),
-            requests: Pool::default(),
+            requests: SharedPool::default(),
             responses: Pool::default(),
             earliest_expiry: None,
             admission: Admission::new(keys, secret, now),
@@ -280,7 +281,15 @@ impl Server {
                 self.push_control(Control::Bye { to: from, session: header.session });
                 if let Some(client) = self.remove(header.session) {
                     let event = ServerEvent::Closed { session: SessionId(header.session), client };
-                    sink(&mut Responder { response: &mut Response::default(), answered: false, refused: false }, event);
+                    sink(
+                        &mut Responder {
+                            response: &mut Response::default(),
+                            message: None,
+                            answered: false,
+                            refused: false,
+                        },
+                        event,
+                    );
                 }
             }
         }
@@ -325,7 +334,7 @@ impl Server {
         }
         if header.request == slot.id && layout.is_single() && self.flaws.has(Flaw::RunsDuplicates) {
             slot.phase = Phase::Executing { layout, since };
-            return self.execute(header, index, payload, sink);
+            return self.execute(header, index, payload, None, sink);
         }
         if header.request == slot.id && !matches!(slot.phase, Phase::Receiving { .. }) {
             return self.on_repeated_request(from, header, index);
@@ -344,15 +353,12 @@ impl Server {
             let slot = &mut session.slots[index];
             if layout.is_single() {
                 slot.phase = Phase::Executing { layout, since };
-                return self.execute(header, index, payload, sink);
+                return self.execute(header, index, payload, None, sink);
             }
-            let mut buffer = match std::mem::take(&mut slot.phase) {
-                Phase::Receiving { buffer, .. } => buffer,
-                _ => self.requests.take(),
-            };
-            if buffer.len() < layout.message_bytes() as usize {
-                buffer.resize(layout.message_bytes() as usize, 0);
+            if let Phase::Receiving { buffer, .. } = std::mem::take(&mut slot.phase) {
+                self.requests.give(buffer);
             }
+            let buffer = self.requests.take(layout.message_bytes() as usize);
             let (received, reported) = (FragmentSet::default(), FragmentSet::default());
             slot.phase = Phase::Receiving { layout, received, reported, buffer };
         }
@@ -381,13 +387,14 @@ impl Server {
             self.stats.drops.duplicate += 1;
             return;
         }
-        buffer[layout.range(fragment)].copy_from_slice(payload);
+        let Some(bytes) = Arc::get_mut(buffer) else { return };
+        bytes[layout.range(fragment)].copy_from_slice(payload);
         if *received == layout.all() {
-            let buffer = std::mem::take(buffer);
+            let message = SharedBytes::front(std::mem::take(buffer), layout.message_bytes() as usize);
             slot.phase = Phase::Executing { layout, since };
             session.progress &= !(1 << index);
-            self.execute(header, index, &buffer[..layout.message_bytes() as usize], sink);
-            self.requests.give(buffer);
+            self.execute(header, index, &message, Some(&message), sink);
+            self.requests.give(message.into_buffer());
             self.tell_if_executing(from, header, index);
             return;
         }
@@ -417,18 +424,19 @@ impl Server {
         }
     }
 
-    /// Hands a whole request up, and takes the answer if there is one at once.
+    /// Hands a whole request up, and takes the answer if there is one at once. `whole` is the message if it may be kept.
     fn execute(
         &mut self,
         header: &Header,
         index: usize,
         message: &[u8],
+        whole: Option<&SharedBytes>,
         sink: &mut dyn FnMut(&mut Responder<'_>, ServerEvent<'_>),
     ) {
         let Some(session) = self.sessions.get(header.session) else { return };
         self.stats.requests += 1;
         let mut response = self.responses.take();
-        let mut responder = Responder { response: &mut response, answered: false, refused: false };
+        let mut responder = Responder { response: &mut response, message: whole, answered: false, refused: false };
         let token = RequestToken { session: SessionId(header.session), request: header.request };
         sink(&mut responder, ServerEvent::Request { token, client: session.client, message });
         if responder.answered {
@@ -765,16 +773,28 @@ fn first_session(incarnation: Incarnation) -> u64 {
 #[derive(Debug)]
 pub struct Responder<'a> {
     response: &'a mut Response,
+    /// The request, if it came in several packets.
+    message: Option<&'a SharedBytes>,
     answered: bool,
     refused: bool,
 }
 
-impl Responder<'_> {
+impl<'a> Responder<'a> {
     /// The response to be built: empty, at most `MAX_MESSAGE_BYTES` are sent. Calling this answers the
     /// request when the sink returns; without it the answer comes later by `Server::respond`.
     pub fn response(&mut self) -> &mut Response {
         self.answered = true;
         self.response
+    }
+
+    /// A part of the request, to be kept when the sink returns. If it is most of a long request, there is no copy of it.
+    pub fn keep(&self, part: &[u8]) -> SharedBytes {
+        self.message.map_or_else(|| part.into(), |message| message.keep(part))
+    }
+
+    /// The request, if it came in several packets: its parts may be kept.
+    pub fn long_request(&self) -> Option<&'a SharedBytes> {
+        self.message
     }
 
     /// Does not let the client of an `Opened` in: its incarnation is another's.

@@ -2,6 +2,7 @@
 
 use std::{
     collections::VecDeque,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -28,7 +29,7 @@ pub(crate) enum Phase {
         received: FragmentSet,
         /// Fragments that later ones showed to be lost, which the client was told.
         reported: FragmentSet,
-        buffer: Vec<u8>,
+        buffer: Arc<Vec<u8>>,
     },
     /// The request was handed up.
     Executing { layout: Layout, since: Instant },
@@ -271,7 +272,38 @@ fn bits(mut set: u32) -> impl Iterator<Item = usize> {
     })
 }
 
-/// Buffers of finished requests and responses, for the next ones.
+/// Buffers of requests, for the next ones: of those that somebody keeps, the first to be given is asked for first.
+#[derive(Debug, Default)]
+pub(crate) struct SharedPool {
+    buffers: VecDeque<Arc<Vec<u8>>>,
+}
+
+impl SharedPool {
+    const MOST: usize = 64;
+    /// Buffers that are looked at before a new one is made.
+    const TRIES: usize = 2;
+
+    /// A buffer with at least so many bytes, which nobody else has.
+    pub fn take(&mut self, bytes: usize) -> Arc<Vec<u8>> {
+        for _ in 0..Self::TRIES.min(self.buffers.len()) {
+            let Some(mut buffer) = self.buffers.pop_front() else { break };
+            if let Some(own) = Arc::get_mut(&mut buffer) {
+                own.resize(own.len().max(bytes), 0);
+                return buffer;
+            }
+            self.give(buffer);
+        }
+        Arc::new(vec![0; bytes])
+    }
+
+    pub fn give(&mut self, buffer: Arc<Vec<u8>>) {
+        if self.buffers.len() < Self::MOST {
+            self.buffers.push_back(buffer);
+        }
+    }
+}
+
+/// Buffers of finished responses, for the next ones.
 #[derive(Debug, Default)]
 pub(crate) struct Pool<T> {
     unused: Vec<T>,

@@ -12,6 +12,7 @@ use super::{
 };
 use crate::{
     port::{Address, LinkId},
+    shared::SharedBytes,
     wire::{
         header::{Header, Kind},
         hello::Verdict,
@@ -20,6 +21,7 @@ use crate::{
 
 mod recovery;
 mod sealed;
+mod shared_bytes;
 mod shared_memory;
 
 /// What the test's server does with a request.
@@ -36,6 +38,8 @@ struct Pair {
     answering: Answering,
     /// Requests handed up, in order.
     executed: Vec<(RequestToken, Vec<u8>)>,
+    /// The same, as the server's user may keep them.
+    kept: Vec<SharedBytes>,
     server_events: Vec<String>,
     client_events: Vec<String>,
     responses: HashMap<RequestId, Vec<u8>>,
@@ -87,6 +91,7 @@ impl Pair {
             server: new_server(server_config(mtu, 99), now),
             answering: Answering::AtOnce,
             executed: Vec::new(),
+            kept: Vec::new(),
             server_events: Vec::new(),
             client_events: Vec::new(),
             responses: HashMap::new(),
@@ -119,10 +124,11 @@ impl Pair {
 
     fn deliver_to_server(&mut self, packet: &[u8]) {
         self.longest = self.longest.max(packet.len());
-        let Self { executed, server_events, answering, refuses, .. } = self;
+        let Self { executed, kept, server_events, answering, refuses, .. } = self;
         self.server.handle(self.now, Address::default(), packet, &mut |responder, event| match event {
             ServerEvent::Request { token, message, .. } => {
                 executed.push((token, message.to_vec()));
+                kept.push(responder.keep(message));
                 if *answering == Answering::AtOnce {
                     responder.response().head.extend_from_slice(&answer(message));
                 }
@@ -184,6 +190,10 @@ impl Pair {
 
     fn assert_round_trip(&mut self, message: &[u8]) {
         let request = self.request(message);
+        self.assert_answered(request, message);
+    }
+
+    fn assert_answered(&mut self, request: RequestId, message: &[u8]) {
         let executed = self.executed.len();
         self.run();
         assert_eq!(self.executed.len(), executed + 1);

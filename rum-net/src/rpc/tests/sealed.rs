@@ -28,7 +28,7 @@ fn sealed_pair(name: &str) -> Pair {
     pair
 }
 
-fn open_sealed() -> Pair {
+pub(super) fn open_sealed() -> Pair {
     let mut pair = sealed_pair("alice");
     pair.run();
     assert!(pair.client.is_open() && pair.client.is_sealed());
