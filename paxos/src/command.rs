@@ -25,7 +25,7 @@ pub enum Command<E> {
 
 impl<E: Entry> Command<E> {
     /// What the log reckons for it.
-    pub(crate) fn size_bytes(&self) -> usize {
+    pub fn size_bytes(&self) -> usize {
         match self {
             Self::Entry(entry) => entry.size_bytes(),
             Self::Noop | Self::Reconfigure(_) => 0,

@@ -13,6 +13,7 @@ use crate::{
         client::{Busy, Client, ClientConfig, ClientEvent, RequestId},
     },
     seal::ClientKey,
+    shared::SharedBytes,
     station::{LinkError, SendError, Station, spec::LinkSpec},
 };
 
@@ -190,9 +191,28 @@ impl Fabric {
         Ok(request)
     }
 
+    /// As `request`, with a body that is not copied (see `Client::request_shared`).
+    pub fn request_shared(
+        &mut self,
+        now: Instant,
+        peer: PeerIndex,
+        head: &[u8],
+        body: SharedBytes,
+    ) -> Result<RequestId, Busy> {
+        let Self { attachments, peers, .. } = self;
+        let peer = &mut peers[peer.0];
+        let request = peer.client.request_shared(now, head, body)?;
+        peer.send(now, &mut attachments[peer.attachment].station);
+        Ok(request)
+    }
+
     /// Receives what has come, sends what is due, and gives `sink` the events.
     pub fn poll(&mut self, sink: &mut dyn FnMut(PeerIndex, ClientEvent<'_>)) {
-        let now = Instant::now();
+        self.poll_at(Instant::now(), sink);
+    }
+
+    /// As `poll`, by a clock that the caller has read.
+    pub fn poll_at(&mut self, now: Instant, sink: &mut dyn FnMut(PeerIndex, ClientEvent<'_>)) {
         let Self { attachments, peers, .. } = self;
         for (index, attachment) in attachments.iter_mut().enumerate() {
             let point_to_point = attachment.point_to_point;

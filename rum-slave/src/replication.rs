@@ -147,6 +147,8 @@ pub struct Replication {
     is_recovering: bool,
     /// Since the last step a client has asked for something.
     was_asked: bool,
+    /// Until then groups have nothing to do unless a message comes: most steps of a slave that polls find none.
+    next_turn: Duration,
 }
 
 impl Replication {
@@ -194,6 +196,7 @@ impl Replication {
             totals: Totals::default(),
             is_recovering: true,
             was_asked: false,
+            next_turn: Duration::ZERO,
         })
     }
 
@@ -237,6 +240,7 @@ impl Replication {
             for group in &mut self.groups {
                 group.session_ended(client, now);
             }
+            self.next_turn = now;
         }
     }
 
@@ -247,7 +251,7 @@ impl Replication {
             Ok(Request::Ask { group, of_any, request }) => {
                 self.ask(client, (group, of_any), request, responder.response())
             }
-            Ok(Request::Peer { sender, messages }) => self.peer(client, sender, messages, responder.response()),
+            Ok(Request::Peer { sender, messages }) => self.peer(client, sender, messages, responder),
             Ok(Request::Describe) => {
                 let json = self.describe().to_json();
                 let response = &mut responder.response().head;
@@ -283,7 +287,9 @@ impl Replication {
         let Some((group, caller)) = self.groups.iter_mut().find(|g| g.number() == group).zip(caller) else {
             return encode_not_leader(None, &mut responder.response().head);
         };
-        group.command(asker, caller, (sequence, settled), request, rand::random_range(1..u32::MAX / 2));
+        let first_generation = rand::random_range(1..u32::MAX / 2);
+        group.command(asker, caller, (sequence, settled), responder.keep(request), first_generation);
+        self.next_turn = Duration::ZERO;
     }
 
     fn ask(&mut self, client: Incarnation, (group, of_any): (u16, bool), request: &[u8], response: &mut Response) {
@@ -306,35 +312,43 @@ impl Replication {
     }
 
     /// Takes what another slave says, and answers with what there is to be said to it.
-    fn peer(&mut self, client: Incarnation, sender: SlaveIndex, messages: &[u8], response: &mut Response) {
+    fn peer(&mut self, client: Incarnation, sender: SlaveIndex, messages: &[u8], responder: &mut Responder<'_>) {
+        let whole = responder.long_request();
+        let response = responder.response();
         let session = self.sessions.get_mut(&client).filter(|session| session.is_peer && sender != self.me);
         if session.is_none_or(|session| *session.sender.get_or_insert(sender) != sender) {
             return self.status(Status::NotOwner, response);
         }
         let mut all = Vec::new();
-        if !PeerMessage::decode_all(messages, &mut |message| all.push(message)) {
+        let mut sink = |message| all.push(message);
+        let is_right = match whole {
+            Some(whole) => PeerMessage::decode_shared(whole, messages, &mut sink),
+            None => PeerMessage::decode_all(messages, &mut sink),
+        };
+        if !is_right {
             return self.status(Status::Malformed, response);
         }
         encode_status(Status::Ok, &mut response.head);
         let is_work = all.iter().any(|message| !matches!(message.content, Content::Scrub(_)));
         self.was_asked |= messages.len() > SIGN_OF_LIFE_BYTES && is_work;
+        let now = self.now();
         for message in all {
-            self.handle(sender, message);
+            self.handle(now, sender, message);
         }
-        self.run_effects();
+        self.run_effects(now);
         self.peers.take_waiting(sender, MAX_MESSAGE_BYTES - RESPONSE_HEAD_BYTES, &mut response.head);
     }
 
-    fn handle(&mut self, sender: SlaveIndex, message: PeerMessage) {
-        let now = self.now();
+    /// `now` has to be read after the message has come.
+    fn handle(&mut self, now: Duration, sender: SlaveIndex, message: PeerMessage) {
         if let Some(group) = self.groups.iter_mut().find(|group| group.number() == message.group) {
             group.handle(now, sender, message.content);
         }
     }
 
-    fn run_effects(&mut self) {
-        let now = self.now();
-        let Self { groups, peers, answers, disk, .. } = self;
+    fn run_effects(&mut self, now: Duration) {
+        let Self { groups, peers, answers, disk, next_turn, .. } = self;
+        *next_turn = Duration::MAX;
         for group in groups {
             group.run_effects(now);
             for output in group.take_outputs() {
@@ -347,38 +361,59 @@ impl Replication {
                     (Output::Persist(..) | Output::Forget, None) => {}
                 }
             }
+            *next_turn = (*next_turn).min(group.next_turn());
         }
     }
 
-    /// Does what is due, and takes and sends messages. Returns whether there was anything that a client may wait for.
+    /// Does what is due by a clock that was read just before, and takes and sends messages. Returns whether there was anything that a client
+    /// may wait for.
     pub fn step(&mut self, now: Instant) -> bool {
         let mut come = Vec::new();
         self.peers.poll(now, &mut |slave, message| come.push((slave, message)));
         let mut worked = std::mem::take(&mut self.was_asked);
-        for (slave, message) in come {
-            self.handle(slave, message);
+        let mut clock = now.saturating_duration_since(self.start);
+        if !come.is_empty() {
+            clock = self.now();
+            self.next_turn = clock;
         }
-        let clock = self.now();
+        for (slave, message) in come {
+            self.handle(clock, slave, message);
+        }
+        if clock >= self.next_turn || self.peers.has_messages() || self.disk.is_some() {
+            worked |= self.take_turn(clock);
+            self.peers.send(now);
+        }
+        worked
+    }
+
+    /// Does what is due. Returns whether there is more to be done at once.
+    fn take_turn(&mut self, clock: Duration) -> bool {
+        let mut has_more = false;
         let Self { groups, peers, sessions, .. } = self;
         for group in groups {
             group.tick(clock, &|client| sessions.contains_key(&client));
             group.provide(&|slave| peers.room(slave));
-            worked |= group.tidy();
+            has_more |= group.tidy();
         }
-        self.run_effects();
+        self.run_effects(clock);
         if let Err(error) = self.write() {
             self.failure.get_or_insert(error);
         }
-        self.peers.send();
-        worked
+        if has_more {
+            self.next_turn = clock;
+        }
+        has_more
     }
 
     /// Hands to the disk what is to be durable, and does what waits for it.
     fn write(&mut self) -> Result<(), FileError> {
+        if self.disk.is_none() {
+            return Ok(());
+        }
         let now = self.now();
         let Self { disk: Some(disk), groups, .. } = self else { return Ok(()) };
         disk.acknowledge(now, groups)?;
-        self.run_effects();
+        self.run_effects(now);
         let Self { disk: Some(disk), groups, .. } = self else { return Ok(()) };
         disk.step(now, groups)
     }
@@ -423,6 +458,7 @@ impl Replication {
     pub fn hand_over(&mut self) -> bool {
         let now = self.now();
         let mut leads = false;
+        self.next_turn = now;
         for group in self.groups.iter_mut().filter(|group| group.is_leader()) {
             leads = true;
             group.hand_over(now);

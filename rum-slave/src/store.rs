@@ -11,14 +11,12 @@ use rum_net::{
     wire::message::{ExtentRef, NameHash, PageContent, PageRef, Status},
 };
 
-use serde_bytes::ByteBuf;
-
 use crate::{
     account::{AccountId, Accounts},
     description::PartDescription,
     extent::{Extent, ExtentTable, Owner},
     frames::{Frames, PageNumber},
-    group::image::{DirectoryImage, PageImage, PageKey},
+    group::image::{DirectoryImage, PageBytes, PageImage, PageKey},
     name::{NameTable, NamedObject, extents_for},
     quota::Quota,
     replication::PEER_KEY,
@@ -335,7 +333,7 @@ impl Store {
         sink: &mut dyn FnMut(PageImage),
     ) -> bool {
         self.visit(since, cursor, most, &mut |name, page, slot, data| {
-            let data = data.map(|page| ByteBuf::from(page.to_vec()));
+            let data = data.map(PageBytes::Stored);
             sink(PageImage { index: name.index, generation: name.generation, page, slot, data });
         })
     }
@@ -394,7 +392,7 @@ impl Store {
     pub fn page(&self, key: PageKey) -> Option<PageImage> {
         let PageKey { index, generation, page } = key;
         let (_, extent) = self.extents.at(index).filter(|(name, _)| name.generation == generation)?;
-        let data = extent.frames.read(page).map(|page| ByteBuf::from(page.to_vec()));
+        let data = extent.frames.read(page).map(|page| PageBytes::Come(page[..].into()));
         Some(PageImage { index, generation, page, slot: extent.written(page), data })
     }
 

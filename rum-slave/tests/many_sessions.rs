@@ -151,7 +151,7 @@ fn leases_of_many_clients_are_cheap() {
     let open = OpenName { hash: [1; 32], create_bytes: Some(1) };
     let open = open.encode(&mut [0; OPEN_NAME_REQUEST_BYTES]).to_vec();
     for number in 0..CLIENTS {
-        group.command(asker(number as u64), caller(number), (1, 0), &open, 1);
+        group.command(asker(number as u64), caller(number), (1, 0), &open[..], 1);
         group.run_effects(now);
         let outputs = group.take_outputs();
         assert!(outputs.iter().any(|output| matches!(output, Output::Answer(..))), "client {number} has a lease");

@@ -12,11 +12,10 @@
 //! anew from there.
 
 use rum_net::{EXTENT_BYTES, EXTENT_PAGES, PAGE_BYTES};
-use serde_bytes::ByteBuf;
 use twox_hash::XxHash3_64;
 
 use super::files::{FileError, Files};
-use crate::group::image::{PageImage, PageKey};
+use crate::group::image::{PageBytes, PageImage, PageKey};
 
 const ENTRY: usize = 32;
 const TABLE: usize = ENTRY * EXTENT_PAGES;
@@ -110,7 +109,7 @@ pub fn read(
                 match sum {
                     Some(sum) if XxHash3_64::oneshot_with_seed(slot, bytes) != sum => damaged(key),
                     Some(_) => {
-                        let data = Some(ByteBuf::from(bytes.to_vec()));
+                        let data = Some(PageBytes::Come(bytes[..].into()));
                         sink(PageImage { index, generation, page, slot, data });
                     }
                     None => sink(PageImage { index, generation, page, slot, data: None }),

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use rum_net::rpc::Incarnation;
+use rum_net::{rpc::Incarnation, shared::SharedBytes};
 use serde::{Deserialize, Serialize};
 
 use crate::account::AccountId;
@@ -42,8 +42,8 @@ pub struct Run {
     /// Of extents in places that were never used.
     pub first_generation: u32,
     /// The request.
-    #[serde(with = "serde_bytes")]
-    pub request: Vec<u8>,
+    #[serde(with = "super::bytes")]
+    pub request: SharedBytes,
 }
 
 impl Run {

@@ -1,9 +1,16 @@
 //! A group's state as it travels to a slave that lacks it: the directory (who has what) at one instant, and the pages.
 
-use rum_net::wire::message::{ExtentRef, NameHash, PageContent, PageRef};
-use serde::{Deserialize, Serialize};
+use std::ops::Deref;
+
+use rum_net::{
+    port::page::Page,
+    shared::SharedBytes,
+    wire::message::{ExtentRef, NameHash, PageContent, PageRef},
+};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_bytes::ByteBuf;
 
+use super::bytes;
 use crate::account::AccountId;
 
 /// All of a state but its pages.
@@ -82,7 +89,48 @@ pub struct PageImage {
     /// The slot that wrote it last.
     pub slot: u64,
     /// What it holds; none for zeros.
-    pub data: Option<ByteBuf>,
+    pub data: Option<PageBytes>,
+}
+
+/// What a page holds, where it lies: lent by the store, or in the message that brought it.
+#[derive(Clone, Debug)]
+pub enum PageBytes {
+    /// To be sent.
+    Stored(Page),
+    /// Come. The length is whatever was sent.
+    Come(SharedBytes),
+}
+
+impl Deref for PageBytes {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        match self {
+            Self::Stored(page) => &page[..],
+            Self::Come(bytes) => bytes,
+        }
+    }
+}
+
+impl PartialEq for PageBytes {
+    fn eq(&self, other: &Self) -> bool {
+        **self == **other
+    }
+}
+
+impl Eq for PageBytes {}
+
+impl Serialize for PageBytes {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_bytes(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for PageBytes {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        // A page is not kept for long: it does not matter how much memory it keeps.
+        bytes::deserialize_by(deserializer, SharedBytes::part).map(Self::Come)
+    }
 }
 
 impl PageImage {
@@ -97,7 +145,7 @@ impl PageImage {
         let extent = ExtentRef { index: self.index, generation: self.generation };
         let content = match &self.data {
             None => PageContent::Zeros,
-            Some(data) => PageContent::Data(data.as_slice().try_into().ok()?),
+            Some(data) => PageContent::Data((&data[..]).try_into().ok()?),
         };
         Some((PageRef { extent, page: self.page.into() }, content))
     }

@@ -1,6 +1,8 @@
 //! What slaves of a group say to each other, several messages in one request or response: coded by `postcard`, whose decoder is total.
 
-use paxos::Message;
+use paxos::{Body, Command, Message};
+use postcard::ser_flavors::Flavor;
+use rum_net::shared::SharedBytes;
 use serde::{Deserialize, Serialize};
 
 use super::{
@@ -73,11 +75,60 @@ pub enum Part {
     Pages(Vec<PageImage>),
 }
 
+/// As many as a message has beside what it carries, as a rule.
+const HEAD_BYTES: usize = 256;
+
+/// As many as a page has before its data, as a rule.
+const PAGE_HEAD_BYTES: usize = 24;
+
+impl Content {
+    /// About how many bytes of entries or pages it carries.
+    fn body_bytes(&self) -> usize {
+        let of_page = |page: &PageImage| PAGE_HEAD_BYTES + page.data.as_ref().map_or(0, |data| data.len());
+        let of_pages = |pages: &[PageImage]| pages.iter().map(of_page).sum();
+        match self {
+            Self::Paxos { message: Message { body: Body::Accept(accept), .. }, .. } => {
+                accept.batch.as_slice().iter().map(Command::size_bytes).sum()
+            }
+            Self::Piece(Piece { part: Part::Directory { bytes, .. }, .. }) => bytes.len(),
+            Self::Piece(Piece { part: Part::Pages(pages), .. }) | Self::Copies { pages, .. } => of_pages(pages),
+            Self::Paxos { .. } | Self::Wanted(_) | Self::Scrub(_) => 0,
+        }
+    }
+}
+
+/// What is written to: postcard's own vectors take pages byte by byte.
+struct Bytes(Vec<u8>);
+
+impl Flavor for Bytes {
+    type Output = Vec<u8>;
+
+    fn try_push(&mut self, byte: u8) -> postcard::Result<()> {
+        self.0.push(byte);
+        Ok(())
+    }
+
+    fn try_extend(&mut self, bytes: &[u8]) -> postcard::Result<()> {
+        self.0.extend_from_slice(bytes);
+        Ok(())
+    }
+
+    fn finalize(self) -> postcard::Result<Vec<u8>> {
+        Ok(self.0)
+    }
+}
+
 impl PeerMessage {
     /// The message in bytes, to be put before or behind others.
     pub fn encode(&self) -> Vec<u8> {
         // Only types that postcard does not know fail, and there are none here.
-        postcard::to_stdvec(self).unwrap_or_default()
+        let bytes = Bytes(Vec::with_capacity(HEAD_BYTES + self.content.body_bytes()));
+        postcard::serialize_with_flavor(self, bytes).unwrap_or_default()
+    }
+
+    /// As `decode_all`, of messages in `message`, whose bytes they keep where that is no waste.
+    pub fn decode_shared(message: &SharedBytes, part: &[u8], sink: &mut dyn FnMut(Self)) -> bool {
+        super::bytes::sharing(message.clone(), || Self::decode_all(part, sink))
     }
 
     /// Calls `sink` with each message of a request or response. False if there is something else in it: what comes before was given.

@@ -1,6 +1,7 @@
 //! A group of slaves that keep the same pages: one replica of it, with its state. No I/O: messages, requests and the time go in; messages and
 //! answers come out.
 
+mod bytes;
 pub mod entry;
 pub mod image;
 pub mod message;
@@ -23,6 +24,7 @@ use rum_net::{
     EXTENT_BYTES, PAGE_BYTES,
     placement::SlaveIndex,
     rpc::{Incarnation, Response, server::RequestToken},
+    shared::SharedBytes,
     wire::message::{MAX_BATCH_NAMES, Request, Stat, Status, encode_names_response, encode_not_leader, encode_status},
 };
 
@@ -238,6 +240,17 @@ impl Group {
         self.replica.next_timeout()
     }
 
+    /// Until when there is nothing to do unless something comes: neither by `tick`, nor `provide`.
+    pub fn next_turn(&self) -> Duration {
+        if !self.outgoing.is_empty() {
+            return Duration::ZERO;
+        }
+        let repair = self.state.has_damaged().then_some(self.next_repair);
+        let scrub = self.is_leader().then(|| self.scrub.next());
+        let others = [self.replica.next_timeout(), repair, scrub];
+        others.into_iter().flatten().fold(self.next_lease_check, Duration::min)
+    }
+
     /// Takes a message of another slave.
     pub fn handle(&mut self, now: Duration, from: SlaveIndex, content: Content) {
         let Some(seat) = self.slaves.iter().position(|&slave| slave == from) else { return };
@@ -426,7 +439,7 @@ impl Group {
         asker: Asker,
         caller: Caller,
         (sequence, settled): (u64, u64),
-        request: &[u8],
+        request: impl Into<SharedBytes>,
         first_generation: u32,
     ) {
         let run = Run {
@@ -437,7 +450,7 @@ impl Group {
             capacity: self.capacity(),
             quota: caller.quota,
             first_generation,
-            request: request.to_vec(),
+            request: request.into(),
         };
         match self.replica.propose(Entry(Arc::new(Operation::Run(Box::new(run))))) {
             Ok(slot) => drop(self.waiting.insert(slot, asker)),

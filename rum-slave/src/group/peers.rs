@@ -2,9 +2,9 @@
 //! a request brings what that slave has to say at that moment. What cannot be sent is dropped: replicas say it again.
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::VecDeque,
     io,
-    sync::{Arc, mpsc},
+    sync::mpsc,
     thread,
     time::{Duration, Instant},
 };
@@ -19,6 +19,7 @@ use rum_net::{
         client::{ClientEvent, RequestId},
     },
     seal::ClientKey,
+    shared::SharedBytes,
     station::{LinkError, Station, spec::LinkSpec},
     wire::message::{PEER_HEAD_BYTES, decode_peer_response, peer_head},
 };
@@ -29,6 +30,8 @@ use super::message::PeerMessage;
 const MAX_WAITING: usize = 4096;
 /// Messages of one request together, unless one alone has more.
 const REQUEST_BYTES: usize = 64 << 10;
+/// A message so long is a request of its own, which is not copied on its way to each slave.
+const LONG_BYTES: usize = 1 << 10;
 /// Requests to one slave that pieces of state may take up.
 const TRANSFER_REQUESTS: usize = 6;
 /// How often sessions are kept alive, and ports looked after.
@@ -38,9 +41,6 @@ const CONNECT: Duration = Duration::from_millis(20);
 
 /// A slave's port on a network, by which it asks others.
 pub type OwnPort = (LinkSpec, Box<dyn Port>);
-
-/// Messages as they travel.
-pub type Bytes = Arc<Vec<u8>>;
 
 /// Why the other slaves cannot be reached.
 #[derive(Debug, thiserror::Error)]
@@ -58,9 +58,9 @@ pub enum PeersError {
 
 struct Peer {
     index: PeerIndex,
-    waiting: VecDeque<Bytes>,
+    waiting: VecDeque<SharedBytes>,
     /// Responses under way, as far as they have come.
-    responses: HashMap<RequestId, Vec<u8>>,
+    responses: Vec<(RequestId, Vec<u8>)>,
 }
 
 /// Opens ports in a thread of its own: the other end may be a slave that is opening one to this slave at the same time.
@@ -135,7 +135,7 @@ impl Peers {
                 (_, Some(own)) => fabric.add_peer_at(own, machine.mac, machine.ip.parse().ok(), MAX_MESSAGE_BYTES)?,
                 (_, None) => return Err(PeersError::NoPort(machine.link.to_string())),
             };
-            peers.push(Some(Peer { index, waiting: VecDeque::new(), responses: HashMap::new() }));
+            peers.push(Some(Peer { index, waiting: VecDeque::new(), responses: Vec::new() }));
         }
         let now = Instant::now();
         Ok(Self { fabric, me, peers, connector: Connector::start()?, next_care: now, next_connect: now })
@@ -143,7 +143,7 @@ impl Peers {
 
     /// Puts a message into the line for some slaves.
     pub fn push(&mut self, to: &[SlaveIndex], message: &PeerMessage) {
-        let bytes = Arc::new(message.encode());
+        let bytes = SharedBytes::from(message.encode());
         if bytes.len() + PEER_HEAD_BYTES > MAX_MESSAGE_BYTES {
             tracing::error!("a message of {} bytes to other slaves is too long", bytes.len());
             return;
@@ -182,10 +182,14 @@ impl Peers {
         self.peers.iter().flatten().any(|peer| self.fabric.session(peer.index).in_flight() > 0)
     }
 
+    /// Whether something waits to be sent.
+    pub fn has_messages(&self) -> bool {
+        self.peers.iter().flatten().any(|peer| !peer.waiting.is_empty())
+    }
+
     /// Sends what waits.
-    pub fn send(&mut self) {
+    pub fn send(&mut self, now: Instant) {
         let head = peer_head(self.me);
-        let mut body = Vec::new();
         for peer in self.peers.iter_mut().flatten() {
             let session = self.fabric.session(peer.index);
             if !session.is_open() {
@@ -195,15 +199,25 @@ impl Peers {
             let mut free = session.free_slots();
             while free > 0 && !peer.waiting.is_empty() {
                 free -= 1;
-                body.clear();
-                while let Some(next) = peer.waiting.front()
-                    && (body.is_empty() || body.len() + next.len() <= REQUEST_BYTES)
+                let mut body = SharedBytes::default();
+                let mut short = Vec::new();
+                while body.is_empty()
+                    && let Some(next) = peer.waiting.front()
+                    && short.len() + next.len() <= REQUEST_BYTES.max(next.len())
+                    && (short.is_empty() || next.len() < LONG_BYTES)
                 {
-                    body.extend_from_slice(next);
+                    if next.len() < LONG_BYTES {
+                        short.extend_from_slice(next);
+                    } else {
+                        body = next.clone();
+                    }
                     peer.waiting.pop_front();
                 }
-                if let Ok(request) = self.fabric.request(peer.index, &head, &body) {
-                    peer.responses.insert(request, Vec::new());
+                if !short.is_empty() {
+                    body = short.into();
+                }
+                if let Ok(request) = self.fabric.request_shared(now, peer.index, &head, body) {
+                    peer.responses.push((request, Vec::new()));
                 }
             }
         }
@@ -213,7 +227,7 @@ impl Peers {
     pub fn poll(&mut self, now: Instant, sink: &mut dyn FnMut(SlaveIndex, PeerMessage)) {
         let Self { fabric, peers, .. } = self;
         let mut reset = Vec::new();
-        fabric.poll(&mut |index, event| {
+        fabric.poll_at(now, &mut |index, event| {
             let mut all = peers.iter_mut().zip(0..);
             let found = all
                 .find_map(|(peer, slave)| peer.as_mut().filter(|peer| peer.index == index).map(|peer| (peer, slave)));
@@ -221,12 +235,14 @@ impl Peers {
             match event {
                 ClientEvent::Opened { .. } => {}
                 ClientEvent::Fragment { request, offset, bytes } => {
-                    let Some(response) = peer.responses.get_mut(&request) else { return };
+                    let found = peer.responses.iter_mut().find(|(under_way, _)| *under_way == request);
+                    let Some((_, response)) = found else { return };
                     response.resize(response.len().max(offset + bytes.len()), 0);
                     response[offset..offset + bytes.len()].copy_from_slice(bytes);
                 }
                 ClientEvent::Complete { request, .. } => {
-                    let response = peer.responses.remove(&request).unwrap_or_default();
+                    let found = peer.responses.iter().position(|(under_way, _)| *under_way == request);
+                    let response = found.map(|at| peer.responses.swap_remove(at).1).unwrap_or_default();
                     match decode_peer_response(&response) {
                         Ok(messages) => {
                             PeerMessage::decode_all(messages, &mut |message| sink(slave, message));
@@ -248,10 +264,12 @@ impl Peers {
     }
 
     fn care(&mut self, now: Instant) {
-        while let Ok((index, port)) = self.connector.opened.try_recv() {
-            self.connector.asked.retain(|&asked| asked != index);
-            if let Some(port) = port {
-                self.fabric.replace_port(index, port);
+        if !self.connector.asked.is_empty() {
+            while let Ok((index, port)) = self.connector.opened.try_recv() {
+                self.connector.asked.retain(|&asked| asked != index);
+                if let Some(port) = port {
+                    self.fabric.replace_port(index, port);
+                }
             }
         }
         if now >= self.next_connect {

@@ -14,12 +14,11 @@ use rum_net::{
     wire::message::{ExtentRef, PageRef},
 };
 use serde::{Deserialize, Serialize};
-use serde_bytes::ByteBuf;
 use twox_hash::XxHash3_128;
 
 use super::{
     Group, Output,
-    image::PageImage,
+    image::{PageBytes, PageImage},
     message::{Content, PeerMessage},
     state::State,
 };
@@ -171,6 +170,11 @@ impl Scrub {
         self.counts
     }
 
+    /// When `is_due` has to be asked next.
+    pub(super) fn next(&self) -> Duration {
+        if self.options.bytes_per_second == 0 { Duration::MAX } else { self.next }
+    }
+
     /// Whether a leader is to begin or end a comparison now; `applied` is its last slot.
     fn is_due(&mut self, now: Duration, applied: u64) -> bool {
         if self.options.bytes_per_second == 0 || now < self.next {
@@ -313,7 +317,7 @@ fn replacement(right: &PageHash, state: &State) -> Option<ScrubMessage> {
     if here != slot || hash_of(data.as_ref()) != hash {
         return None;
     }
-    let data = data.map(|data| ByteBuf::from(data.to_vec()));
+    let data = data.map(PageBytes::Stored);
     Some(ScrubMessage::Replace { page: PageImage { index, generation, page, slot, data }, hash })
 }
 

@@ -53,7 +53,7 @@ impl Members {
             capacity: 9,
             quota: 9,
             first_generation: 50,
-            request,
+            request: request.into(),
         }))
     }
 
@@ -193,7 +193,7 @@ fn a_replacement_is_of_the_same_slot_and_whole() {
         generation: page.extent.generation,
         page: 7,
         slot,
-        data: data.map(ByteBuf::from),
+        data: data.map(|data| PageBytes::Come(data.into())),
     };
     let right = data.unwrap().to_vec();
     members.damage(1, 7, 77);

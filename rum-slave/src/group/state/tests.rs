@@ -57,7 +57,7 @@ fn command(client: u128, (sequence, settled): (u64, u64), request: &[u8]) -> Run
         capacity: 4,
         quota: 3,
         first_generation: 50,
-        request: request.to_vec(),
+        request: request.into(),
     }
 }
 

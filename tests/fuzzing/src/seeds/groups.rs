@@ -14,7 +14,7 @@ use rum_slave::{
     account::AccountId,
     group::{
         entry::{Entry, Operation, Run},
-        image::{ClientImage, DirectoryImage, PageImage, PlaceImage, PlaceState},
+        image::{ClientImage, DirectoryImage, PageBytes, PageImage, PlaceImage, PlaceState},
         message::{Content, Part, PeerMessage, Piece},
         scrub::{PageHash, ScrubMessage},
     },
@@ -34,7 +34,7 @@ fn commands() -> [Command<Entry>; 4] {
         capacity: 64,
         quota: u64::MAX,
         first_generation: 77,
-        request: encode_reserve(3, &mut [0; RESERVE_REQUEST_BYTES]).to_vec(),
+        request: encode_reserve(3, &mut [0; RESERVE_REQUEST_BYTES]).into(),
     };
     let entry = |operation| Command::Entry(Entry(Arc::new(operation)));
     let configuration = Configuration::of(MemberSet::from_bits(0b111));
@@ -93,7 +93,7 @@ fn recoveries() -> Vec<Body<Entry>> {
 
 fn pieces() -> Vec<Part> {
     let page = |data| PageImage { index: 1, generation: 2, page: 255, slot: 39, data };
-    let data = ByteBuf::from(vec![3; 64]);
+    let data = PageBytes::Come(vec![3; 64].into());
     let directory = postcard::to_stdvec(&directory()).expect("postcard knows all of its types");
     vec![Part::Directory { bytes: directory, is_whole: true }, Part::Pages(vec![page(None), page(Some(data))])]
 }
@@ -136,7 +136,8 @@ fn messages() -> Vec<PeerMessage> {
 
 fn scrubs() -> [ScrubMessage; 4] {
     let hash = PageHash { index: 2, generation: 77, page: 9, slot: 39, hash: u128::MAX / 3 };
-    let page = PageImage { index: 2, generation: 77, page: 9, slot: 39, data: Some(ByteBuf::from(vec![7; 4096])) };
+    let page =
+        PageImage { index: 2, generation: 77, page: 9, slot: 39, data: Some(PageBytes::Come(vec![7; 4096].into())) };
     [
         ScrubMessage::Compare { number: 5, pages: vec![hash; 3] },
         ScrubMessage::Compared { number: 5, hashes: vec![Some(7), None, Some(u128::MAX)] },
