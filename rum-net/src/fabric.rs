@@ -211,8 +211,9 @@ impl Fabric {
         self.poll_at(Instant::now(), sink);
     }
 
-    /// As `poll`, by a clock that the caller has read.
-    pub fn poll_at(&mut self, now: Instant, sink: &mut dyn FnMut(PeerIndex, ClientEvent<'_>)) {
+    /// As `poll`, by a clock that the caller has read. Returns whether packets have come.
+    pub fn poll_at(&mut self, now: Instant, sink: &mut dyn FnMut(PeerIndex, ClientEvent<'_>)) -> bool {
+        let mut has_come = false;
         let Self { attachments, peers, .. } = self;
         for (index, attachment) in attachments.iter_mut().enumerate() {
             let point_to_point = attachment.point_to_point;
@@ -222,6 +223,7 @@ impl Fabric {
                     peers[sender].client.handle(now, packet, &mut |event| sink(PeerIndex(sender), event));
                 }
             });
+            has_come |= received > 0;
             attachment.bursts = if received == RECEIVE_BURST { (attachment.bursts + 1) % ENDLESS_BURSTS } else { 0 };
             if attachment.bursts == 0 {
                 looked(peers, index, now);
@@ -230,6 +232,7 @@ impl Fabric {
         for peer in peers {
             peer.send(now, &mut attachments[peer.attachment].station);
         }
+        has_come
     }
 
     /// Sleeps until a packet may have come for a request in flight, or something is due to be sent, at most `longest`.

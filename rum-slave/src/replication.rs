@@ -369,8 +369,9 @@ impl Replication {
     /// may wait for.
     pub fn step(&mut self, now: Instant) -> bool {
         let mut come = Vec::new();
-        self.peers.poll(now, &mut |slave, message| come.push((slave, message)));
-        let mut worked = std::mem::take(&mut self.was_asked);
+        let has_come = self.peers.poll(now, &mut |slave, message| come.push((slave, message)));
+        // Whoever sleeps while it sends all that it has is slow, and takes its own sleep for that of the way.
+        let mut worked = std::mem::take(&mut self.was_asked) || has_come && self.groups.iter().any(Group::is_providing);
         let mut clock = now.saturating_duration_since(self.start);
         if !come.is_empty() {
             clock = self.now();

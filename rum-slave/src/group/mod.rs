@@ -643,6 +643,11 @@ impl Group {
         }
     }
 
+    /// Whether a slave is being sent state that it lacks.
+    pub fn is_providing(&self) -> bool {
+        !self.outgoing.is_empty()
+    }
+
     /// Pieces of state for slaves that lack it; `room` says how many messages may go to a slave now.
     pub fn provide(&mut self, room: &dyn Fn(SlaveIndex) -> usize) {
         let Self { outgoing, state, slaves, outputs, number, .. } = self;

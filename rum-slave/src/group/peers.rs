@@ -223,11 +223,11 @@ impl Peers {
         }
     }
 
-    /// Receives and sends; gives `sink` each message that has come.
-    pub fn poll(&mut self, now: Instant, sink: &mut dyn FnMut(SlaveIndex, PeerMessage)) {
+    /// Receives and sends; gives `sink` each message that has come. Returns whether packets have.
+    pub fn poll(&mut self, now: Instant, sink: &mut dyn FnMut(SlaveIndex, PeerMessage)) -> bool {
         let Self { fabric, peers, .. } = self;
         let mut reset = Vec::new();
-        fabric.poll_at(now, &mut |index, event| {
+        let has_come = fabric.poll_at(now, &mut |index, event| {
             let mut all = peers.iter_mut().zip(0..);
             let found = all
                 .find_map(|(peer, slave)| peer.as_mut().filter(|peer| peer.index == index).map(|peer| (peer, slave)));
@@ -261,6 +261,7 @@ impl Peers {
             fabric.session_mut(index).reopen(now);
         }
         self.care(now);
+        has_come
     }
 
     fn care(&mut self, now: Instant) {
