@@ -64,6 +64,11 @@ impl<E: Entry> Replica<E> {
         let next = leader.filter(|leader| *leader != transfer.provider).or(following);
         transfer.provider = next.unwrap_or(transfer.provider);
         transfer.failures += 1;
+        if transfer.through.is_none() && transfer.failures > MAX_FAILURES {
+            // Nobody has anything to give: the log was faster. Whoever lacks something still is told so again.
+            self.transfer = None;
+            return;
+        }
         if transfer.through.is_none() || transfer.failures > MAX_FAILURES {
             // Nobody who answers may have come so far. What was installed remains.
             (transfer.since, transfer.through, transfer.cursor) = (self.commit, None, 0);
