@@ -36,7 +36,7 @@ use std::{
 
 use world::World;
 
-const DEFAULT_SEEDS: u64 = 5000;
+const DEFAULT_SEEDS: u64 = 1000;
 
 /// What runs came to.
 #[derive(Clone, Copy, Default, Debug)]
