@@ -242,7 +242,7 @@ impl Group {
 
     /// Until when there is nothing to do unless something comes: neither by `tick`, nor `provide`.
     pub fn next_turn(&self) -> Duration {
-        if !self.outgoing.is_empty() {
+        if self.is_providing() {
             return Duration::ZERO;
         }
         let repair = self.state.has_damaged().then_some(self.next_repair);

@@ -17,9 +17,9 @@ use serde::{Deserialize, Serialize};
 use twox_hash::XxHash3_128;
 
 use super::{
-    Group, Output,
+    Group,
     image::{PageBytes, PageImage},
-    message::{Content, PeerMessage},
+    message::Content,
     state::State,
 };
 
@@ -348,8 +348,7 @@ impl Group {
 
     fn say_of_scrub(&mut self, said: Said) {
         for (to, message) in said {
-            let to = vec![self.slaves[usize::from(to.get())]];
-            self.outputs.push(Output::Send(to, PeerMessage { group: self.number, content: Content::Scrub(message) }));
+            self.send(vec![self.slaves[usize::from(to.get())]], Content::Scrub(message));
         }
     }
 }
